@@ -9,8 +9,10 @@ _OF_PATHS = frozenset({"sqlite:", "rocksdb:", "embedded:", "unix:", "memory:"})
 _OPTION = re.compile(
     r"([?&;](?:[^=&#]*(?:password|passwd|secret|token)[^=&]*|user(?:name)?)=)[^&]*", re.IGNORECASE
 )
-# A port that is not a number may be a password whose @ was forgotten. Several hosts have a comma.
-_BAD_PORT = re.compile(r"((?:[^/?#:,\[]*(?::\d*)?,)*[^/?#:\[]*):(?!\d*(?:[/?#,]|$)).*", re.DOTALL)
+# A port that is not a number may be a password whose @ was forgotten.
+_BAD_PORT = re.compile(r"([^/?#:\[]*):(?!\d*(?:[/?#]|$)).*", re.DOTALL)
+# A comma separates the hosts of several Sentinels.
+_BAD_PORTS = re.compile(r"((?:[^/?#:,\[]*(?::\d*)?,)*[^/?#:\[]*):(?!\d*(?:[/?#,]|$)).*", re.DOTALL)
 
 
 def redacted(url: str) -> str:
@@ -24,9 +26,13 @@ def redacted(url: str) -> str:
         user, _, password = credentials.partition(":")
         is_named = bool(slashes) and bool(password)
         rest = f"{user}:***@{address}" if is_named else f"***@{address}"
-    elif slashes == "//" and scheme not in _OF_PATHS and (host := _BAD_PORT.fullmatch(rest)):
+    elif slashes == "//" and scheme not in _OF_PATHS and (host := _bad_port(scheme, rest)):
         rest = f"{host[1]}:***"
     return _OPTION.sub(r"\1***", f"{scheme}{slashes}{rest}")
+
+
+def _bad_port(scheme: str, rest: str) -> re.Match[str] | None:
+    return (_BAD_PORTS if "+sentinel" in scheme else _BAD_PORT).fullmatch(rest)
 
 
 def _parts(url: str) -> tuple[str, str, str]:

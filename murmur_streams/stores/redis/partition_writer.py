@@ -19,7 +19,7 @@ from murmur_streams.stores.own_tasks import start_task
 from murmur_streams.stores.redis.connection import failures
 from murmur_streams.stores.redis.connection.connections import Reply
 from murmur_streams.stores.redis.connection.failures import Fate, ScriptError, UnconfirmedError
-from murmur_streams.stores.redis.connection.lane import Calling
+from murmur_streams.stores.redis.connection.lane import CommandSender
 from murmur_streams.stores.redis.durations import Clock, Durations
 from murmur_streams.stores.redis.numbered_calls import NumberedCalls
 from murmur_streams.stores.redis.script_rights import COMMIT, FREEING_COMMANDS
@@ -60,7 +60,7 @@ class PartitionWriter:
         self,
         server: Server,
         partition: int,
-        lane: Calling,
+        lane: CommandSender,
         durations: Durations,
         clock: Clock,
         prepare: Prepare,

@@ -69,7 +69,7 @@ class ReplicatedLane:
     def call(
         self, *command: object, notify: Callable[[], None] | None = None
     ) -> asyncio.Future[Reply]:
-        """Send a command; NotConfirmedError when too few replicas confirmed it in time.
+        """Send a command; TooFewReplicasError when too few replicas confirmed it in time.
 
         Args:
             command: the command.
@@ -80,11 +80,11 @@ class ReplicatedLane:
         applied = self._lane.call(*command)
 
         def finish() -> None:
-            # Both are read: asyncio logs an exception that nobody reads.
+            # Both are read: asyncio logs an exception that is never read.
             failed, unconfirmed = applied.exception(), confirmed.exception()
             error = failed or unconfirmed
             if error is None and confirmed.result() < needed:
-                error = failures.NotConfirmedError(
+                error = failures.TooFewReplicasError(
                     f"{confirmed.result()} of {needed} replicas have it"
                 )
             if error is not None:

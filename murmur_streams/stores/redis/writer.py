@@ -9,7 +9,7 @@ from collections.abc import Awaitable
 from murmur_streams.core.model.errors import StoreClosedError
 from murmur_streams.core.rules.decide import Answer
 from murmur_streams.stores.own_tasks import end_tasks, start_task
-from murmur_streams.stores.redis.connection.lane import Calling, Lane
+from murmur_streams.stores.redis.connection.lane import CommandSender, Lane
 from murmur_streams.stores.redis.durations import Clock, Durations
 from murmur_streams.stores.redis.partition_writer import PartitionWriter
 from murmur_streams.stores.redis.replication import ReplicatedLane
@@ -131,7 +131,7 @@ class Writer:
     def _of(self, partition: int) -> PartitionWriter:
         found = self._partitions.get(partition)
         if found is None:
-            lane: Calling = self._lanes[partition % len(self._lanes)]
+            lane: CommandSender = self._lanes[partition % len(self._lanes)]
             if self._replicas is not None:
                 lane = ReplicatedLane(lane, self._replicas)
             found = self._partitions[partition] = PartitionWriter(

@@ -16,8 +16,8 @@ from murmur_streams.core.model.errors import (
 from murmur_streams.core.rules.decide import Answer
 from murmur_streams.stores.redis.connection.connections import Reply
 from murmur_streams.stores.redis.connection.failures import (
-    NotConfirmedError,
     ScriptError,
+    TooFewReplicasError,
     UnconfirmedError,
 )
 from murmur_streams.stores.redis.durations import Durations
@@ -226,7 +226,7 @@ def unknown_outcome(call: NumberedCall, where: str, reason: BaseException) -> Ou
     """
     write, said = call.writes[0], str(reason) or type(reason).__name__
     name = f"the {write.command} of run {write.run_id!r}"
-    if isinstance(reason, NotConfirmedError):
+    if isinstance(reason, TooFewReplicasError):
         return NotReplicatedError(
             f"{name} was applied on {where}, but {said}: a failover would take it away; read the "
             "run to know"

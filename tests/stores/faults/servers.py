@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shlex
-import socket
 import subprocess
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from murmur_streams.embedded import EmbeddedServer
+from murmur_streams.embedded.sentinel_group import free_port
 from tests.key_audit import audit_server
 from tests.server_choice import own_settings, server_binary
 from tests.servers import forget_scripts
@@ -26,7 +26,8 @@ class SpareServer:
 
     def __init__(self, folder: Path, *settings: str, password: str | None = None) -> None:
         self.folder = folder
-        self.port = _free_port()
+        # A node of a cluster has a second port, 10,000 above the first.
+        self.port = free_port(below=55_536)
         self._settings = [*settings, *(["requirepass", password] if password else [])]
         self._password = password
         self._process: subprocess.Popen[bytes] | None = None
@@ -126,9 +127,3 @@ async def has_functions(admin: Redis) -> bool:
     except ResponseError:
         return False
     return True
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

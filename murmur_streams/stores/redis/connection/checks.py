@@ -54,7 +54,7 @@ WORKER_PROBES: tuple[str, ...] = (
     "ZREMRANGEBYSCORE {key} -inf 0",
 )
 """Commands that only workers call."""
-REPLICATED_PROBES: tuple[str, ...] = ("WAIT 0 1",)
+REPLICATED_PROBES: tuple[str, ...] = ("WAIT 0 1", "INFO replication")
 """Commands that only stores call whose writes wait for replicas."""
 _GRANTS = {"evalsha": "+evalsha +script|load (from 7.0 on better: +fcall +function|load)"}
 """How a right is granted whose name alone does not suffice."""
@@ -133,22 +133,11 @@ async def check_server(
         ReadOnlyError: it is a replica.
     """
     info = await server_info(connections)
-    version = info.get("redis_version", "")
-    found = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
-    if version and found < OLDEST_SERVER:
-        raise StoreConfigurationError(
-            f"{where} is version {version}; the store needs Redis 6.2 or newer, or Valkey"
-        )
+    _check_kind(info, where)
     if info.get("role", "master") != "master":
         # The same error as the answer to a write, so that it is judged and retried in the same way.
         await connections.drop_idle()
         raise ReadOnlyError("READONLY the server is a replica")
-    if info.get("cluster_enabled") == "1":
-        # It would take the runs of its own slots, and no worker would find the others.
-        raise StoreConfigurationError(
-            f"{where} is a node of a cluster, and Redis Cluster is not supported yet; use a server "
-            "without cluster mode, or Sentinel: redis+sentinel://host,host,host/service"
-        )
     policy = info.get("maxmemory_policy", "")
     if is_first and policy.startswith("allkeys"):
         raise StoreConfigurationError(
@@ -158,6 +147,22 @@ async def check_server(
     eviction.note(info)
     await check_permissions(connections, keys, where, (*probes, *OWN_PROBES))
     return info
+
+
+def _check_kind(info: Mapping[str, str], where: str) -> None:
+    """Reject a server of a kind on which the store cannot work."""
+    version = info.get("redis_version", "")
+    found = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    if version and found < OLDEST_SERVER:
+        raise StoreConfigurationError(
+            f"{where} is version {version}; the store needs Redis 6.2 or newer, or Valkey"
+        )
+    if info.get("cluster_enabled") == "1":
+        # It would take the runs of its own slots, and no worker would find the others.
+        raise StoreConfigurationError(
+            f"{where} is a node of a cluster, and Redis Cluster is not supported yet; use a server "
+            "without cluster mode, or Sentinel: redis+sentinel://host,host,host/service"
+        )
 
 
 async def server_info(connections: Connections, *section: str) -> dict[str, str]:

@@ -54,6 +54,7 @@ class Connections:
         self._given: weakref.WeakSet[Any] = weakref.WeakSet()
         """Connections outside the pool."""
         self._connecting: set[asyncio.Timeout] = set()
+        """The limits of connections that are being made to the present primary."""
         self._deadline_seconds = deadline_seconds
         self._closed = False
 
@@ -126,9 +127,10 @@ class Connections:
     async def new_connection(self, commands: list[tuple[object, ...]]) -> Any:
         """Make a connection outside the pool, and send it its first commands."""
         connection = self._new()
+        self._given.add(connection)
         try:
-            async with self._connecting_deadline():
-                await self._open(connection)
+            async with asyncio.timeout(self._deadline_seconds) as limit:
+                await self._open(connection, limit)
                 await connection.send_packed_command(connection.pack_commands(commands))
                 for _ in commands:
                     await connection.read_response()
@@ -138,7 +140,6 @@ class Connections:
             if real is error:
                 raise
             raise real from None
-        self._given.add(connection)
         return connection
 
     @contextlib.asynccontextmanager
@@ -189,7 +190,9 @@ class Connections:
     async def drop_all(self) -> None:
         """Close every connection, also those outside the pool; calls under way fail."""
         for limit in self._connecting:
-            limit.reschedule(asyncio.get_running_loop().time())
+            # One that has run out cannot be changed any more, and ends its caller's try by itself.
+            if not limit.expired():
+                limit.reschedule(asyncio.get_running_loop().time())
         await self.drop_idle()
         for connection in (*self._lent, *self._given):
             await drop_connection(connection)
@@ -211,21 +214,27 @@ class Connections:
         # The handshake has no deadline of its own once the socket is open.
         self._refuse_when_closed()
         try:
-            async with self._connecting_deadline():
+            async with asyncio.timeout(self._deadline_seconds) as limit:
                 if connection.is_connected and await _is_stale(connection):
                     await drop_connection(connection)
-                await self._open(connection)
+                await self._open(connection, limit)
         except Exception as error:  # noqa: BLE001  # it is the cause of ours
             raise NeverSentError from _real_error(error)
         self._refuse_when_closed()
 
-    async def _open(self, connection: Any) -> None:
-        """Connect it, to the present primary where Sentinels name one."""
+    async def _open(self, connection: Any, limit: asyncio.Timeout) -> None:
+        """Connect it, to the present primary where Sentinels name one.
+
+        Args:
+            connection: a connection that may be open already.
+            limit: of the caller; it ends when another server becomes the primary.
+        """
         primary = self._primary
         if primary is None or connection.is_connected:
             await connection.connect()
             return
         connection.host, connection.port = await primary.address()
+        self._connecting.add(limit)
         try:
             await connection.connect()
             await connection.send_command("ROLE")
@@ -236,16 +245,8 @@ class Connections:
         except BaseException:
             primary.doubt()
             raise
-
-    @contextlib.asynccontextmanager
-    async def _connecting_deadline(self) -> AsyncGenerator[None]:
-        """The time to connect: over when another server becomes the primary."""
-        async with asyncio.timeout(self._deadline_seconds) as limit:
-            self._connecting.add(limit)
-            try:
-                yield
-            finally:
-                self._connecting.discard(limit)
+        finally:
+            self._connecting.discard(limit)
 
     def _refuse_when_closed(self) -> None:
         if self._closed:

@@ -27,7 +27,7 @@ class NeverSentError(Exception):
     """The server cannot have received the call; the cause says why, such as no connection."""
 
 
-class NotConfirmedError(Exception):
+class TooFewReplicasError(Exception):
     """Too few replicas have confirmed a call in time; the primary has executed it."""
 
 
@@ -59,7 +59,7 @@ FINAL = frozenset({Fate.REFUSED, Fate.BUG})
 _NEVER_EXECUTED = (exceptions.MaxConnectionsError, UnconfirmedError)
 _MAYBE_EXECUTED = (
     *(exceptions.ConnectionError, exceptions.TimeoutError, exceptions.InvalidResponse, OSError),
-    NotConfirmedError,
+    TooFewReplicasError,
 )
 _AUTH = frozenset({"NOAUTH", "WRONGPASS"})
 # The answer to a long command before the password: a server has smaller limits until then.

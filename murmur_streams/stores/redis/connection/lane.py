@@ -42,7 +42,7 @@ class _Call:
             self.notify()
 
 
-class Calling(Protocol):
+class CommandSender(Protocol):
     """Sends commands as they come; ``Lane`` explains it."""
 
     def call(

@@ -1,4 +1,4 @@
-"""Sentinel: where the primary of a service is, and when another server takes its place."""
+"""Sentinel: where the primary of a service is, and when another server becomes the primary."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ logger = logging.getLogger("murmur_streams.redis")
 ASK_SECONDS = 1.0
 """How long the Sentinels get to answer, all at once."""
 ANEW_SECONDS = 10.0
+"""News of a failover reach every Sentinel within a few seconds. If most of them still name a lower
+epoch after this time, they were set up anew."""
 SILENT_SECONDS = 10.0
 """A Sentinel that reported nothing for so long must answer a PING: its host may be gone."""
 _CHANNELS = ("+switch-master", "+promoted-slave")
@@ -129,10 +131,7 @@ class Primary:
         await self._note(newest)
 
     def _have_begun_anew(self, seen: Sequence[_Seen], newest: _Seen) -> bool:
-        """Whether the Sentinels count from a lower epoch now: they were set up anew.
-
-        Most of them say so, and have for longer than news of a failover takes to get around.
-        """
+        """Whether the Sentinels count from a lower epoch, because they were set up anew."""
         if 2 * seen.count(newest) <= len(self._sentinels):
             self._behind_since = None
             return False
@@ -187,8 +186,10 @@ class Primary:
         while True:
             connection = _connection(kind, settings)
             try:
-                await connection.connect()
-                await connection.send_command("SUBSCRIBE", *_CHANNELS)
+                # A frozen host takes a connection, and answers nothing, not even the password.
+                async with asyncio.timeout(ASK_SECONDS):
+                    await connection.connect()
+                    await connection.send_command("SUBSCRIBE", *_CHANNELS)
                 # It may have happened before the subscription.
                 await self._ask_again()
                 await self._listen(connection)

@@ -31,8 +31,9 @@ _FEED_HEAD = 6
 
 TAIL_ENTRIES = 256
 _MOST_ENDED = 8
+"""So many subscribers may have left before the list of those that wait is cleaned."""
 _NOTHING: list[Any] = []
-"""One for all subscribers; nobody changes it."""
+"""One for all subscribers, which only read it."""
 
 
 class Followed:
