@@ -200,7 +200,7 @@ class Settings:
         1, _whole(1, 256), "How many partitions the runs are spread over; the same in all programs."
     )
     durability: str = _setting(
-        "primary", _one_of("primary", "replicated"), "Which of Redis's servers must have a write."
+        "primary", _one_of("primary", "replicated"), "Whether a write to Redis waits for replicas."
     )
     ttl_seconds: int = _setting(
         3600, _whole(0, TEN_YEARS_SECONDS), "How long an ended run is kept; 0 keeps it for ever."

@@ -6,16 +6,15 @@ import contextlib
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any, cast
 
 from redis import Redis
-from redis.exceptions import RedisError
 
 from murmur_streams.embedded import ensure_server, stop_server
 from murmur_streams.embedded.launch import config_text
+from murmur_streams.embedded.sentinel_group import wait_for
 from tests.sentinel_service import sentinel_service
 from tests.server_choice import (
     DOCKER,
@@ -25,8 +24,6 @@ from tests.server_choice import (
     own_settings,
     server_binary,
 )
-
-PATIENCE_SECONDS = 30.0
 
 
 @contextlib.contextmanager
@@ -51,7 +48,7 @@ def running_server(folder: Path) -> Generator[tuple[str, Redis]]:
         # The embedded server ends when it has no client; this one keeps it alive.
         admin = Redis.from_url(url)
         try:
-            _wait_for(admin)
+            wait_for(lambda: bool(cast("Any", admin).ping()), "the server answers")
             yield url, admin
         finally:
             admin.close()
@@ -106,16 +103,3 @@ def _container(image: str) -> Generator[str]:
     with container:
         host, port = container.get_container_host_ip(), container.get_exposed_port(6379)
         yield f"redis://{host}:{port}/0"
-
-
-def _wait_for(admin: Redis) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        try:
-            cast("Any", admin).ping()
-        except (RedisError, OSError):
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
-        else:
-            return

@@ -53,11 +53,11 @@ class Sizes:
 
 FULL = Sizes()
 QUICK = Sizes(
-    rounds=3,
+    rounds=2,
     appends=2_000,
     in_turn=300,
     lifecycles=200,
-    deliveries=100,
+    deliveries=60,
     replayed=2_000,
     idle=500,
     idle_seconds=1.0,

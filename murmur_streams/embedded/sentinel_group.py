@@ -161,7 +161,7 @@ class SentinelGroup:
     def wait_until_whole(self) -> None:
         """Wait until every server follows the primary again, and the Sentinels know it.
 
-        A server that was away is told whom to follow: Sentinels would take ten seconds for that.
+        A server that was away gets a REPLICAOF from here: Sentinels send it only ten seconds later.
         """
         wait_for(self._are_linked, "the replicas follow the primary")
         wait_for(self._is_complete, "the Sentinels know each other and the replicas")
@@ -220,8 +220,11 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.05)
 
 
-def free_port() -> int:
+def free_port(below: int = 65_536) -> int:
     """A free port on loopback."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if port < below:
+            return port

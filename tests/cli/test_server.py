@@ -91,7 +91,10 @@ def test_the_version_has_a_command_and_an_option(line: CommandLine) -> None:
     assert flag.stdout == f"murmur-streams {json.loads(command.stdout)['version']}\n"
 
 
-def test_a_sentinel_service_runs_until_it_is_interrupted(line: CommandLine) -> None:
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_a_sentinel_service_runs_until_it_is_interrupted(
+    line: CommandLine, ending: signal.Signals
+) -> None:
     """`server start --sentinel` prints the URL of a service that works, and leaves nothing."""
     service = line.start("server", "start", "--sentinel", "--json")
     assert service.stdout is not None
@@ -101,7 +104,7 @@ def test_a_sentinel_service_runs_until_it_is_interrupted(line: CommandLine) -> N
         listed = line.run("runs", "--url", started["url"])
         assert listed.returncode == 0
     finally:
-        service.send_signal(signal.SIGINT)
+        service.send_signal(ending)
     assert service.wait(timeout=30) == 130
     pids = [*started["servers"].values(), *started["sentinels"].values()]
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
