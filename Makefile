@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test newest oldest matrix chaos check lint format bench bench-quick bench-peers bench-compare lock clean distclean
+.PHONY: help demo test newest oldest matrix chaos guarantees check lint format bench bench-quick bench-peers bench-compare lock clean distclean
 
 VENV    := .venv
 BIN     := $(VENV)/bin
@@ -46,8 +46,11 @@ oldest: | $(BIN)/python ## The same on the oldest releases of what the package i
 matrix: $(VENV)/.stamp-servers ## Run the tests that a server can break on the others (SERVERS=redis-6.2)
 	@WORKERS=$(WORKERS) $(BIN)/python -m tests.matrix $(SERVERS)
 
-chaos: $(VENV)/.stamp-dev ## Let faults happen while programs work (SEED=7 FAULTS=100 TOPOLOGY=all)
-	@$(BIN)/python -m tests.chaos --faults $(or $(FAULTS),100) --topology $(or $(TOPOLOGY),all) $(if $(SEED),--seed $(SEED))
+chaos: $(VENV)/.stamp-dev ## Let faults happen while programs work (SEED=7 FAULTS=100 TOPOLOGY=all REPORT=chaos.json)
+	@$(BIN)/python -m tests.chaos --faults $(or $(FAULTS),100) --topology $(or $(TOPOLOGY),all) $(if $(SEED),--seed $(SEED)) $(if $(REPORT),--report $(REPORT))
+
+guarantees: $(VENV)/.stamp-dev ## Make the table of docs/guarantees.md from the tests
+	@$(BIN)/python -m tests.guarantees
 
 check: lint matrix ## The one gate: format, lint, types, layers, other servers, all tests
 	@$(MAKE) --no-print-directory test FULL=1

@@ -35,17 +35,38 @@ class Node:
         folder: where it keeps its settings and its log.
         settings: lines of its settings.
         sentinel: whether it is a Sentinel.
+        password: of its user ``default``; None: it asks for none.
     """
 
     def __init__(
-        self, binary: Path, folder: Path, settings: Sequence[str], *, sentinel: bool = False
+        self,
+        binary: Path,
+        folder: Path,
+        settings: Sequence[str],
+        *,
+        sentinel: bool = False,
+        password: str | None = None,
     ) -> None:
-        self.port = free_port()
+        # A node of a cluster has a second port, 10,000 above the first.
+        self.port = free_port(below=55_536)
+        self.announced_port = self.port
+        """Where others reach it: the port of a proxy, if there is one."""
         self.folder = folder
+        self.password = password
         self._binary = binary
-        self._settings = settings
+        self.settings = [*settings]
         self._is_sentinel = sentinel
         self._process: subprocess.Popen[bytes] | None = None
+
+    def announce(self, port: int) -> None:
+        """Let others reach it through a proxy on this port; before its start."""
+        self.announced_port = port
+        self.settings += ["replica-announce-ip 127.0.0.1", f"replica-announce-port {port}"]
+
+    @property
+    def runs(self) -> bool:
+        """Whether its process runs, also while it is frozen."""
+        return self._process is not None and self._process.poll() is None
 
     @property
     def pid(self) -> int:
@@ -57,7 +78,13 @@ class Node:
     @property
     def client(self) -> Redis:
         """A plain client; the caller closes it."""
-        return Redis(host="127.0.0.1", port=self.port, socket_timeout=5, protocol=2)
+        return Redis(
+            host="127.0.0.1",
+            port=self.port,
+            password=self.password,
+            socket_timeout=5,
+            protocol=2,
+        )
 
     def start(self) -> None:
         """Start it, and return when it answers."""
@@ -65,10 +92,16 @@ class Node:
         config = self.folder / "node.conf"
         if not config.exists():
             lines = [f"port {self.port}", "bind 127.0.0.1", f'dir "{self.folder}"', "logfile log"]
-            config.write_text("\n".join([*lines, *self._settings]) + "\n", encoding="latin-1")
+            lines += [f'requirepass "{self.password}"'] if self.password else []
+            config.write_text("\n".join([*lines, *self.settings]) + "\n", encoding="latin-1")
         command = [str(self._binary), str(config), *(["--sentinel"] * self._is_sentinel)]
+        # Python ignores SIGXFSZ; the server shall, too, so that a limit is a full disk to it.
         self._process = subprocess.Popen(
-            command, cwd=self.folder, stdout=subprocess.DEVNULL, start_new_session=True
+            command,
+            cwd=self.folder,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+            restore_signals=False,
         )
         wait_for(self.answers, f"the node on port {self.port} answers")
         if self._is_sentinel:
@@ -89,6 +122,14 @@ class Node:
             self._process.wait()
             self._process = None
 
+    def stop(self) -> None:
+        """End it in order, with SIGTERM; with SIGKILL when that takes too long."""
+        if self._process is not None:
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(PATIENCE_SECONDS)
+            self.kill()
+
     def freeze(self) -> None:
         """Stop it: it keeps its connections and answers nothing."""
         os.kill(self.pid, signal.SIGSTOP)
@@ -106,17 +147,26 @@ class SentinelGroup:
         folder: where they keep their files.
         replicas: how many servers besides the primary.
         settings: further lines of the servers' settings.
+        announced: the ports of proxies, one for each server, where all others reach it.
     """
 
     def __init__(
-        self, binary: Path, folder: Path, replicas: int = 1, settings: Sequence[str] = ()
+        self,
+        binary: Path,
+        folder: Path,
+        replicas: int = 1,
+        settings: Sequence[str] = (),
+        announced: Sequence[int] = (),
     ) -> None:
         settings = [*_SETTINGS, *settings]
-        self.servers = [Node(binary, folder / "server0", settings)]
-        first = f"127.0.0.1 {self.servers[0].port}"
-        for number in range(1, replicas + 1):
-            own = [f"replicaof {first}", *settings]
-            self.servers.append(Node(binary, folder / f"server{number}", own))
+        self.servers = [
+            Node(binary, folder / f"server{number}", settings) for number in range(replicas + 1)
+        ]
+        for node, port in zip(self.servers, announced, strict=False):
+            node.announce(port)
+        first = f"127.0.0.1 {self.servers[0].announced_port}"
+        for node in self.servers[1:]:
+            node.settings.append(f"replicaof {first}")
         monitor = [
             f"sentinel monitor {SERVICE} {first} 2",
             f"sentinel down-after-milliseconds {SERVICE} {DOWN_AFTER_MS}",
@@ -139,7 +189,7 @@ class SentinelGroup:
         for sentinel in self.sentinels:
             with sentinel.client as client, contextlib.suppress(RedisError, OSError):
                 found = cast("Any", client).sentinel_get_master_addr_by_name(SERVICE)
-                return next(each for each in self.servers if each.port == found[1])
+                return next(each for each in self.servers if each.announced_port == found[1])
         raise EmbeddedServerError("none of the group's Sentinels answers")
 
     def start(self) -> None:
@@ -158,6 +208,10 @@ class SentinelGroup:
         with self.sentinels[0].client as client:
             cast("Any", client).execute_command("SENTINEL", "FAILOVER", SERVICE)
 
+    def wait_for_other_primary(self, old: Node) -> None:
+        """Wait until the Sentinels name another primary than ``old``."""
+        wait_for(lambda: self.primary is not old, "another primary")
+
     def wait_until_whole(self) -> None:
         """Wait until every server follows the primary again, and the Sentinels know it.
 
@@ -173,8 +227,8 @@ class SentinelGroup:
                 continue
             with server.client as client:
                 seen = cast("Any", client).info("replication")
-                if seen.get("master_port") != primary.port:
-                    cast("Any", client).replicaof("127.0.0.1", primary.port)
+                if seen.get("master_port") != primary.announced_port:
+                    cast("Any", client).replicaof("127.0.0.1", primary.announced_port)
             are_linked &= seen.get("master_link_status") == "up"
         return are_linked
 

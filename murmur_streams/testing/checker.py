@@ -52,8 +52,9 @@ def check(history: History, stored: Mapping[str, StoredRun]) -> list[Violation]:
         Every violation that was found; an empty list when all is well.
     """
     found: list[Violation] = []
+    parts, nothing = history.of_runs(), History([], [], [], history.is_whole, history.may_rewind)
     for run_id in dict.fromkeys([*history.run_ids, *stored]):
-        view = RunView.of(history, run_id, stored.get(run_id, StoredRun(None)))
+        view = RunView.of(parts.get(run_id, nothing), run_id, stored.get(run_id, StoredRun(None)))
         for rule, look in RULES.items():
             found += [Violation(run_id, rule, text) for text in look(view)]
     return found

@@ -82,6 +82,27 @@ class History:
         """The runs that its calls and readers name."""
         return [*dict.fromkeys(each.run_id for each in (*self.calls, *self.readers))]
 
+    def of_runs(self) -> dict[str, History]:
+        """The part of each run, of which there may be thousands."""
+        parts: dict[str, History] = {}
+
+        def part(run_id: str) -> History:
+            if run_id not in parts:
+                parts[run_id] = History(is_whole=self.is_whole, may_rewind=self.may_rewind)
+            return parts[run_id]
+
+        for call in self.calls:
+            part(call.run_id).calls.append(call)
+        for reader in self.readers:
+            part(reader.run_id).readers.append(reader)
+        for feed in self.feeds:
+            by_run: dict[str, list[FeedEntry]] = {}
+            for entry in feed:
+                by_run.setdefault(entry.run_id, []).append(entry)
+            for run_id, entries in by_run.items():
+                part(run_id).feeds.append(entries)
+        return parts
+
 
 @dataclass(frozen=True, slots=True)
 class StoredRun:

@@ -1,129 +1,141 @@
 """``python -m tests.chaos``: programs work on runs while faults happen, and a checker judges them.
 
-Every choice comes from the seed: which calls, which faults, when. The order in which servers and
-programs meet does not, so a seed gives the same faults, and not always the same outcome.
+Every choice comes from the seed: which calls, and in each lane which faults. The order in which
+servers, programs and lanes meet does not, so a seed gives the same faults, and not always the same
+outcome.
 
     make chaos                               # 100 faults on each topology
-    make chaos SEED=7 FAULTS=500 TOPOLOGY=sentinel
+    make chaos SEED=7 FAULTS=500 TOPOLOGY=sentinel REPORT=chaos.json
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import random
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+from typing import Any
 
+from murmur_streams import Fleet
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.stores.timing import wall_clock_ms
 from murmur_streams.testing.checker import Violation, check
+from murmur_streams.testing.faults import FaultSchedule
 from murmur_streams.testing.history import History, stored_runs
-from tests.chaos.programs import Program, SharedRuns
+from tests.chaos.fleet_programs import FleetProgram, fleet_problems, read_feed
+from tests.chaos.programs import Program, SharedRuns, program_faults
+from tests.chaos.report import Report, write
+from tests.chaos.workers import worker_faults, workers
 from tests.chaos.worlds import WORLDS, World
 from tests.running_server import short_folder
 
-PROGRAMS, RUNS = 3, 6
-HOUR_MS = 3_600_000
+PROGRAMS, RUNS, WORKERS = 2, 6, 2
 
 
-@dataclass(slots=True)
-class Report:
-    """What a chaos run did and found."""
+class Chaos:
+    """One chaos run: the programs, the faults, and what they did.
 
-    topology: str
-    seed: int
-    seconds: float = 0.0
-    faults: Counter[str] = field(default_factory=Counter[str])
-    outcomes: Counter[str] = field(default_factory=Counter[str])
-    runs: int = 0
-    entries: int = 0
-    readers: int = 0
-    violations: list[Violation] = field(default_factory=list[Violation])
+    Args:
+        world: the servers.
+        seed: of every choice.
+    """
 
-    def lines(self) -> list[str]:
-        """For a person."""
-        happened = ", ".join(f"{count} {name}" for name, count in sorted(self.outcomes.items()))
-        faults = f"{sum(self.faults.values())} faults of {len(self.faults)} kinds"
-        lines = [
-            f"{self.topology}, seed {self.seed}: {faults} in {self.seconds:.0f} s",
-            f"  {self.runs} runs, {self.entries} entries, {self.readers} readers",
-            f"  calls: {happened}",
+    def __init__(self, world: World, seed: int) -> None:
+        self._world = world
+        self.history = History(may_rewind=world.may_rewind)
+        self.fleet_history = History(may_rewind=world.may_rewind, is_whole=False)
+        self.fleet_history.feeds = self.history.feeds
+        self.runs = SharedRuns(RUNS)
+        self.programs = [
+            Program(number, self._open, self.history, self.runs, seed * 1_000 + number)
+            for number in range(PROGRAMS)
         ]
-        lines += [f"  {count:4} {name}" for name, count in sorted(self.faults.items())]
-        lines += [
-            f"  VIOLATION {each.run_id}: {each.rule}: {each.text}" for each in self.violations
-        ]
-        return [*lines, f"  {len(self.violations)} violations"]
+        options: dict[str, Any] = {"call_seconds": 2.0, **world.options}
+        self.fleet_program = FleetProgram(Fleet(world.url, **options), self.fleet_history, seed)
+
+    def _open(self, error_ms: Callable[[], int]) -> RedisRunStore:
+        return RedisRunStore(
+            self._world.url,
+            max_events=0,
+            call_seconds=2.0,
+            retry_seconds=30.0,
+            clock=lambda: wall_clock_ms() + error_ms(),
+            **self._world.options,
+        )
+
+    @contextlib.asynccontextmanager
+    async def working(self) -> AsyncGenerator[None]:
+        """Let the programs work while the block lasts; then wait until all runs have ended."""
+        is_over = asyncio.Event()
+        reader = self._open(lambda: 0)
+        feed = asyncio.create_task(read_feed(reader, self.history.feeds, is_over))
+        works = [*(each.run(is_over) for each in (*self.programs, self.fleet_program))]
+        working = [asyncio.create_task(work) for work in works]
+        try:
+            yield
+            is_over.set()
+            with contextlib.suppress(TimeoutError):  # Which run is stuck is found afterwards.
+                await asyncio.gather(*working)
+        finally:
+            for task in (*working, feed):
+                task.cancel()
+            await asyncio.gather(*working, feed, return_exceptions=True)
+            await reader.close()
+            await self.fleet_program.fleet.close()
+            for program in self.programs:
+                await program.close()
 
 
 async def chaos(topology: str, seed: int, faults: int, show: Callable[[str], None]) -> Report:
-    """Let programs work while so many faults happen, and judge the history."""
-    report, choice, history = Report(topology, seed), random.Random(seed), History()
-    began, is_over, runs = time.monotonic(), asyncio.Event(), SharedRuns(RUNS)
+    """Let programs work while so many faults happen, and judge the histories."""
+    report, began = Report(topology, seed), time.monotonic()
     with short_folder() as folder:
-        async with WORLDS[topology](folder, choice) as world:
-            history.may_rewind = world.may_rewind
+        async with contextlib.AsyncExitStack() as stack:
+            world = await stack.enter_async_context(WORLDS[topology](folder, seed))
+            options = {f"MURMUR_{name.upper()}": value for name, value in world.options.items()}
+            crew = await stack.enter_async_context(workers(WORKERS, folder, world.url, options))
+            run = Chaos(world, seed)
+            lanes = world.lanes | {
+                "programs": program_faults(run.programs, random.Random(f"{seed}:programs:details")),
+                "workers": worker_faults(crew, random.Random(f"{seed}:workers:details")),
+            }
+            schedule = FaultSchedule(lanes, seed)
 
-            def open_store(error_ms: Callable[[], int]) -> RedisRunStore:
-                return RedisRunStore(
-                    world.url,
-                    max_events=0,
-                    call_seconds=2.0,
-                    retry_seconds=30.0,
-                    clock=lambda: wall_clock_ms() + error_ms(),
-                    **world.options,
-                )
+            def show_fault(number: int, name: str) -> None:
+                show(f"{time.monotonic() - began:6.1f} s {topology}: {number} of {faults}: {name}")
 
-            programs = [
-                Program(number, open_store, history, runs, seed * 1_000 + number)
-                for number in range(PROGRAMS)
-            ]
-            working = [asyncio.create_task(program.run(is_over)) for program in programs]
-            kinds = world.faults | _of_programs(programs, choice)
-            for number in range(faults):
-                name = choice.choice(sorted(kinds))
-                show(f"{topology}: fault {number + 1} of {faults}: {name}")
-                report.faults[name] += 1
-                await kinds[name]()
-                await asyncio.sleep(choice.uniform(0.05, 0.3))
-            is_over.set()
-            await asyncio.gather(*working)
-            await _judge(report, history, world, runs)
-            for program in programs:
-                await program.close()
+            async with run.working():
+                report.faults = await schedule.run(faults, show_fault)
+            await _judge(report, run, world)
     report.seconds = time.monotonic() - began
     return report
 
 
-def _of_programs(programs: list[Program], choice: random.Random):
-    async def clock_jumps() -> None:
-        program = choice.choice(programs)
-        program.clock_error_ms = choice.choice([-HOUR_MS, HOUR_MS])
-        await asyncio.sleep(choice.uniform(0.1, 0.5))
-        program.clock_error_ms = 0
-
-    async def restarts() -> None:
-        await choice.choice(programs).reopen()
-
-    return {"a program's clock jumps": clock_jumps, "a program restarts": restarts}
-
-
-async def _judge(report: Report, history: History, world: World, runs: SharedRuns) -> None:
+async def _judge(report: Report, run: Chaos, world: World) -> None:
     async with RedisRunStore(world.url, max_events=0) as store:
-        stored = await stored_runs(store, runs.created)
-        report.violations = check(history, stored)
-        for run_id in runs.created:
-            if stored[run_id].run is not None:
+        stored = await stored_runs(store, run.runs.created)
+        submitted = {each.run_id: each for each in run.fleet_program.submitted.values()}
+        of_fleet = await stored_runs(store, submitted)
+        report.violations = check(run.history, stored) + check(run.fleet_history, of_fleet)
+        report.violations += run.fleet_program.violations
+        for run_id, found in submitted.items():
+            report.violations += fleet_problems(found, of_fleet[run_id])
+        for run_id, found in (stored | of_fleet).items():
+            if found.run is not None:
                 problems = (await store.audit(run_id)).problems
                 report.violations += [Violation(run_id, "audit", text) for text in problems]
-    report.outcomes.update(str(call.outcome) for call in history.calls)
-    report.runs = len(runs.created)
-    report.entries = sum(len(each.journal) for each in stored.values())
-    report.readers = len(history.readers)
+    report.outcomes.update(str(call.outcome) for call in run.history.calls)
+    ended = [each.run for each in of_fleet.values() if each.run is not None]
+    report.ends.update(str(each.state) for each in ended)
+    report.attempts = sum(each.attempt for each in ended)
+    report.runs = len(stored)
+    report.entries = sum(len(each.journal) for each in (*stored.values(), *of_fleet.values()))
+    report.readers = len(run.history.readers) + len(run.fleet_history.readers)
+    report.feed_entries = sum(len(feed) for feed in run.history.feeds)
 
 
 def main(argv: list[str]) -> int:
@@ -132,17 +144,18 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--topology", choices=[*WORLDS, "all"], default="all")
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
     parser.add_argument("--faults", type=int, default=100)
+    parser.add_argument("--report", type=Path, help="a file: Markdown (.md) or JSON")
     given = parser.parse_args(argv)
 
     def show(line: str) -> None:
         print(line, file=sys.stderr, flush=True)  # noqa: T201  # it is a command
 
-    reports = [
-        asyncio.run(chaos(topology, given.seed, given.faults, show))
-        for topology in ([*WORLDS] if given.topology == "all" else [given.topology])
-    ]
-    for report in reports:
-        print("\n".join(report.lines()))  # noqa: T201
+    reports: list[Report] = []
+    for topology in [*WORLDS] if given.topology == "all" else [given.topology]:
+        reports.append(asyncio.run(chaos(topology, given.seed, given.faults, show)))
+        print("\n".join(reports[-1].lines()))  # noqa: T201
+    if given.report is not None:
+        write(reports, given.report)
     return 1 if any(report.violations for report in reports) else 0
 
 

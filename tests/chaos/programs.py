@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import time
 from collections.abc import Callable
 
 from murmur_streams.core.model.errors import CursorError, MurmurError
@@ -12,11 +13,13 @@ from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.limits import new_run_id
 from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.testing.faults import Act
 from murmur_streams.testing.history import History
 from murmur_streams.testing.recorder import Recorder
 
 TASKS = 4
 MOST_EVENTS = 3
+HOUR_MS = 3_600_000
 
 
 class SharedRuns:
@@ -142,3 +145,26 @@ class Program:
             self._cursors.pop(run_id, None)
         elif same and same[-1].events:
             self._cursors[run_id] = str(same[-1].events[-1].id)
+
+
+def program_faults(programs: list[Program], choice: random.Random) -> dict[str, Act]:
+    """A program's clock jumps, it restarts, and all of them stand still for a moment."""
+
+    async def clock_jumps() -> None:
+        program = choice.choice(programs)
+        program.clock_error_ms = choice.choice([-HOUR_MS, HOUR_MS])
+        await asyncio.sleep(choice.uniform(0.1, 0.5))
+        program.clock_error_ms = 0
+
+    async def restarts() -> None:
+        await choice.choice(programs).reopen()
+
+    async def blocked() -> None:
+        # Every program of this process stands still; the servers and the workers do not.
+        time.sleep(choice.uniform(0.1, 0.6))  # noqa: ASYNC251
+
+    return {
+        "a program's clock jumps": clock_jumps,
+        "a program restarts": restarts,
+        "the programs' event loop is blocked": blocked,
+    }

@@ -1,25 +1,39 @@
-"""The worlds of a chaos run: servers, and what can happen to them."""
+"""The worlds of a chaos run: servers, and what can happen to them.
+
+A world is a context manager that yields a ``World``; ``WORLDS`` lists them by their topology.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
-import signal
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from redis.asyncio import Redis
 
-from murmur_streams.embedded.sentinel_group import Node, SentinelGroup
-from tests.chaos.faults import Act, of_connections, of_server
-from tests.sentinel_service import sentinel_service
-from tests.stores.faults.failovers import fail_over
-from tests.stores.faults.proxy import FaultProxy
-from tests.stores.faults.servers import SpareServer, spare_server
+from murmur_streams.embedded.sentinel_group import Node, SentinelGroup, free_port
+from murmur_streams.testing.faults import (
+    Act,
+    FaultProxy,
+    ServerHandle,
+    TcpProxy,
+    fail_over,
+    network_faults,
+    process_faults,
+    request_faults,
+    server_faults,
+)
+from tests.chaos.programs import program_faults
+from tests.chaos.workers import worker_faults
+from tests.server_choice import own_settings, server_binary
+
+ADMIN = "chaos"
+"""The user of the faults: what happens to the programs' user does not concern it."""
+_SETTINGS = (f"user {ADMIN} on >{ADMIN} ~* &* +@all",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,80 +41,121 @@ class World:
     """Servers for programs."""
 
     url: str
-    options: dict[str, Any]
+    lanes: dict[str, dict[str, Act]]
+    """The kinds of faults by lane and name: the faults of different lanes overlap."""
+    options: dict[str, Any] = field(default_factory=dict[str, Any])
     """Of the programs' stores."""
-    faults: dict[str, Act]
     may_rewind: bool = False
     """Whether a failover may take away what readers have seen."""
 
 
 @contextlib.asynccontextmanager
-async def standalone(folder: Path, choice: random.Random) -> AsyncGenerator[World]:
+async def standalone(folder: Path, seed: int) -> AsyncGenerator[World]:
     """One server that syncs each write to the disk, and a proxy in front of it."""
-    settings = ("appendonly", "yes", "appendfsync", "always")
+    settings = ["appendonly yes", "appendfsync always", *_SETTINGS, *_own_settings()]
+    binary = await asyncio.to_thread(server_binary)
     async with (
-        spare_server(folder / "server", *settings) as server,
+        ServerHandle(folder / "server", settings, binary=binary) as server,
         FaultProxy(server.address) as proxy,
     ):
-        faults = of_connections(proxy, choice) | of_server(server.client, choice)
-        faults |= _of_process(server, choice) | _of_role(server, choice)
-        yield World(proxy.url, {}, faults)
+        yield World(proxy.url, _of_server(server, proxy, seed))
 
 
-def _of_process(server: SpareServer, choice: random.Random) -> dict[str, Act]:
-    async def killed() -> None:
-        await server.kill()
-        await asyncio.sleep(choice.uniform(0, 0.5))
-        await server.start()
-
-    async def restarted() -> None:
-        os.kill(server.pid, signal.SIGTERM)
-        await asyncio.sleep(choice.uniform(0.2, 0.5))
-        await server.kill()
-        await server.start()
-
-    async def frozen() -> None:
-        os.kill(server.pid, signal.SIGSTOP)
-        await asyncio.sleep(choice.uniform(0.1, 1.5))
-        os.kill(server.pid, signal.SIGCONT)
-
+def _of_server(server: ServerHandle, proxy: FaultProxy, seed: int) -> dict[str, dict[str, Act]]:
     return {
-        "the server is killed": killed,
-        "the server restarts in order": restarted,
-        "the server is frozen": frozen,
+        "network": network_faults(proxy, _choice(seed, "network")),
+        "requests": request_faults(proxy, _choice(seed, "requests")),
+        "server": server_faults(lambda: _admin(server.port), _choice(seed, "server")),
+        "processes": process_faults(server, _choice(seed, "processes")),
     }
 
 
-def _of_role(server: SpareServer, choice: random.Random) -> dict[str, Act]:
-    async def demoted() -> None:
-        async with server.client() as admin:
-            # A primary that does not exist: the server keeps its data, and is a replica.
-            await admin.execute_command("REPLICAOF", "127.0.0.1", "1")
-            await asyncio.sleep(choice.uniform(0.05, 0.5))
-            await admin.execute_command("REPLICAOF", "NO", "ONE")
-
-    return {"the server is a replica for a moment": demoted}
-
-
 @contextlib.asynccontextmanager
-async def sentinel(folder: Path, choice: random.Random) -> AsyncGenerator[World]:
-    """A Sentinel service with two replicas, and programs whose writes wait for them."""
-    with sentinel_service(folder, replicas=2) as group:
+async def sentinel(folder: Path, seed: int) -> AsyncGenerator[World]:
+    """A Sentinel service with two replicas, all behind proxies; writes wait for the replicas."""
+    ports = [free_port() for _ in range(3)]
+    binary = await asyncio.to_thread(server_binary)
+    group = SentinelGroup(binary, folder, 2, [*_SETTINGS, *_own_settings()], ports)
+    async with contextlib.AsyncExitStack() as stack:
+        proxies: dict[Node, FaultProxy] = {}
+        for node, port in zip(group.servers, ports, strict=True):
+            proxies[node] = FaultProxy(("127.0.0.1", node.port), port)
+            await stack.enter_async_context(proxies[node])
+        listened = [TcpProxy(("127.0.0.1", node.port)) for node in group.sentinels]
+        for proxy in listened:
+            await stack.enter_async_context(proxy)
+        stack.callback(group.stop)
+        await asyncio.to_thread(group.start)
+        hosts = ",".join(f"127.0.0.1:{proxy.port}" for proxy in listened)
+        url = f"redis+sentinel://{hosts}/{group.url.split('/', 3)[3]}"
+        lanes = _of_service(group, proxies, listened, seed)
+        yield World(url, lanes, {"durability": "replicated"}, may_rewind=True)
 
-        def client() -> Redis:
-            return Redis(host="127.0.0.1", port=group.primary.port, protocol=2)
 
-        faults = of_server(client, choice) | _of_service(group, choice)
-        yield World(group.url, {"durability": "replicated"}, faults, may_rewind=True)
+def _of_service(
+    group: SentinelGroup, proxies: dict[Node, FaultProxy], listened: list[TcpProxy], seed: int
+) -> dict[str, dict[str, Act]]:
+    of_sentinels = network_faults(_choice(seed, "which").choice(listened), _choice(seed, "listen"))
+
+    def on_primary(make: Callable[[FaultProxy, random.Random], dict[str, Act]], lane: str):
+        choice = _choice(seed, lane)
+        by_node = {node: make(proxy, choice) for node, proxy in proxies.items()}
+
+        def of(name: str) -> Act:
+            async def act() -> None:
+                primary = await asyncio.to_thread(lambda: group.primary)
+                await by_node[primary][name]()
+
+            return act
+
+        return {name: of(name) for name in by_node[group.servers[0]]}
+
+    def admin() -> Redis:
+        return _admin(group.primary.port)
+
+    server = server_faults(admin, _choice(seed, "server"))
+    # Replicas and Sentinels have the programs' user.
+    del server["the password is another one"]
+    return {
+        "network": on_primary(network_faults, "network"),
+        "requests": on_primary(request_faults, "requests"),
+        "listening": {f"a Sentinel: {name}": act for name, act in of_sentinels.items()},
+        "server": server,
+        "processes": _of_processes(group, proxies, _choice(seed, "processes")),
+    }
 
 
-def _of_service(group: SentinelGroup, choice: random.Random) -> dict[str, Act]:
+def _of_processes(
+    group: SentinelGroup, proxies: dict[Node, FaultProxy], choice: random.Random
+) -> dict[str, Act]:
     acts = _of_primary(group, choice)
     for what, nodes in (
         ("replica", lambda: [each for each in group.servers if each is not group.primary]),
         ("Sentinel", lambda: group.sentinels),
     ):
         acts |= _of_any(what, nodes, choice)
+
+    async def cut_off() -> None:
+        primary = await asyncio.to_thread(lambda: group.primary)
+        node = choice.choice([each for each in group.servers if each is not primary])
+        proxies[node].black_hole(also_new=True)
+        await asyncio.sleep(choice.uniform(0.1, 2))
+        proxies[node].end_black_hole()
+        proxies[node].cut_all()
+
+    async def partitioned() -> None:
+        """Nothing reaches the primary, which goes on: for a while two servers are primaries."""
+        old = await asyncio.to_thread(lambda: group.primary)
+        proxies[old].black_hole(also_new=True)
+        try:
+            await asyncio.to_thread(group.wait_for_other_primary, old)
+            await asyncio.sleep(choice.uniform(0, 1))
+        finally:
+            proxies[old].end_black_hole()
+            proxies[old].cut_all()
+
+    acts["a replica is cut off"] = cut_off
+    acts["the primary is cut off until another one is there"] = partitioned
 
     def and_whole_again(act: Act) -> Act:
         async def both() -> None:
@@ -123,7 +178,7 @@ def _of_primary(group: SentinelGroup, choice: random.Random) -> dict[str, Act]:
         old.thaw()
 
     async def hangs() -> None:
-        old = group.primary
+        old = await asyncio.to_thread(lambda: group.primary)
         old.freeze()
         await asyncio.sleep(choice.uniform(0.1, 0.8))
         old.thaw()
@@ -131,8 +186,23 @@ def _of_primary(group: SentinelGroup, choice: random.Random) -> dict[str, Act]:
     async def in_order() -> None:
         await fail_over(group, "in order")
 
+    async def killed_with_sentinel() -> None:
+        sentinel = choice.choice(group.sentinels)
+        sentinel.kill()
+        try:
+            await killed()
+        finally:
+            await asyncio.to_thread(sentinel.start)
+
+    async def killed_during_failover() -> None:
+        """An orderly failover, and its new primary dies as soon as it is one."""
+        await fail_over(group, "in order")
+        await killed()
+
     return {
         "the primary is killed": killed,
+        "the primary and a Sentinel are killed": killed_with_sentinel,
+        "the new primary is killed in a failover": killed_during_failover,
         "the primary is frozen until another one is there": frozen,
         "the primary hangs for a moment": hangs,
         "a failover in order": in_order,
@@ -140,19 +210,55 @@ def _of_primary(group: SentinelGroup, choice: random.Random) -> dict[str, Act]:
 
 
 def _of_any(what: str, nodes: Callable[[], list[Node]], choice: random.Random) -> dict[str, Act]:
+    async def some() -> Node:
+        return choice.choice(await asyncio.to_thread(nodes))
+
     async def killed() -> None:
-        node = choice.choice(nodes())
+        node = await some()
         node.kill()
         await asyncio.sleep(choice.uniform(0, 1))
         await asyncio.to_thread(node.start)
 
     async def frozen() -> None:
-        node = choice.choice(nodes())
+        node = await some()
         node.freeze()
         await asyncio.sleep(choice.uniform(0.1, 2))
         node.thaw()
 
     return {f"a {what} is killed": killed, f"a {what} is frozen": frozen}
+
+
+def _choice(seed: int, lane: str) -> random.Random:
+    return random.Random(f"{seed}:{lane}:details")
+
+
+def _admin(port: int) -> Redis:
+    return Redis(
+        host="127.0.0.1",
+        port=port,
+        username=ADMIN,
+        password=ADMIN,
+        protocol=2,
+        socket_timeout=5,
+        socket_connect_timeout=2,
+    )
+
+
+def _own_settings() -> list[str]:
+    return [f"{name} {value}" for name, value in own_settings().items()]
+
+
+def kinds_of_worlds() -> dict[str, frozenset[str]]:
+    """The names of the kinds of faults by topology; nothing is started for them."""
+    program, folder, proxy = Path("server"), Path(), FaultProxy("")
+    group = SentinelGroup(program, folder, 2)
+    proxies = dict.fromkeys(group.servers, proxy)
+    lanes = {
+        "standalone": _of_server(ServerHandle(folder, binary=program), proxy, 0),
+        "sentinel": _of_service(group, proxies, [proxy], 0),
+    }
+    of_all = {*worker_faults([], random.Random()), *program_faults([], random.Random())}
+    return {topology: frozenset(of_all.union(*found.values())) for topology, found in lanes.items()}
 
 
 WORLDS = {"standalone": standalone, "sentinel": sentinel}

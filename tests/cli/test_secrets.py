@@ -22,8 +22,9 @@ from murmur_streams.core.model.run import RunFilter
 from murmur_streams.settings import Settings
 from murmur_streams.stores.redis import server as server_module
 from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.testing.faults import ServerHandle
 from tests.cli.conftest import CommandLine
-from tests.stores.faults.servers import SpareServer, spare_server
+from tests.stores.faults.servers import spare_server
 
 SECRET = "s3cr3t-hunter2"
 ENCODED = "s3cr3t%2Dhunter2"
@@ -83,7 +84,7 @@ def test_every_command_is_tried() -> None:
 
 
 @pytest.fixture
-async def refusing(tmp_path: Path) -> AsyncIterator[SpareServer]:
+async def refusing(tmp_path: Path) -> AsyncIterator[ServerHandle]:
     async with spare_server(tmp_path / "spare", password="another") as server:
         yield server
 
@@ -107,7 +108,7 @@ def in_a_hurry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     [URLS[0], URLS[3], *(pytest.param(url, marks=pytest.mark.slow) for url in URLS[1:3])],
 )
 def test_no_command_shows_the_secret_of_its_url(
-    url: str, refusing: SpareServer, in_a_hurry: None, caplog: pytest.LogCaptureFixture
+    url: str, refusing: ServerHandle, in_a_hurry: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Against a port where nothing answers, and a server that refuses the credentials."""
     caplog.set_level("DEBUG")
@@ -120,7 +121,7 @@ def test_no_command_shows_the_secret_of_its_url(
     assert ENCODED not in caplog.text
 
 
-def test_no_form_of_output_shows_the_secret(refusing: SpareServer, in_a_hurry: None) -> None:
+def test_no_form_of_output_shows_the_secret(refusing: ServerHandle, in_a_hurry: None) -> None:
     """JSON, help and an address in the environment are the same."""
     url = URLS[0].format(f"127.0.0.1:{refusing.port}")
     for name, argv in COMMANDS.items():
@@ -135,7 +136,7 @@ def test_no_form_of_output_shows_the_secret(refusing: SpareServer, in_a_hurry: N
     [["serve", "fleet_app:fleet", "--port", "0"], ["worker", "fleet_app:fleet"], ["demo"]],
 )
 async def test_no_process_shows_the_secret_of_its_url(
-    argv: list[str], refusing: SpareServer, line: CommandLine
+    argv: list[str], refusing: ServerHandle, line: CommandLine
 ) -> None:
     """A command that starts processes ends on a server that refuses the credentials."""
     for url in URLS[:2]:

@@ -10,24 +10,25 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from murmur_streams.testing.faults import ServerHandle
 from tests.cli.conftest import CommandLine
 from tests.cli.test_serve import ask, serving
 from tests.cli.waiting import next_object, objects, wait_until
-from tests.stores.faults.servers import SpareServer, spare_server
+from tests.stores.faults.servers import spare_server
 
 PASSWORD = "the-password"
 COMMANDS = (("serve", "fleet_app:fleet", "--port", "0"), ("worker", "fleet_app:fleet"))
 
 
 @pytest.fixture
-async def spare(tmp_path: Path) -> AsyncIterator[SpareServer]:
+async def spare(tmp_path: Path) -> AsyncIterator[ServerHandle]:
     async with spare_server(tmp_path / "spare", password=PASSWORD) as server:
         yield server
 
 
 @pytest.mark.parametrize("argv", COMMANDS, ids=lambda argv: argv[0])
 def test_refused_credentials_end_the_start(
-    line: CommandLine, spare: SpareServer, argv: tuple[str, ...]
+    line: CommandLine, spare: ServerHandle, argv: tuple[str, ...]
 ) -> None:
     """A pod and a worker end at once with exit code 2 and one sentence."""
     refused = line.run(*argv, "--json", MURMUR_URL=spare.url(":wrong"))
@@ -39,7 +40,7 @@ def test_refused_credentials_end_the_start(
 @pytest.mark.parametrize("argv", COMMANDS, ids=lambda argv: argv[0])
 async def test_a_replica_is_waited_for_at_the_start(
     line: CommandLine,
-    spare: SpareServer,
+    spare: ServerHandle,
     argv: tuple[str, ...],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -70,7 +71,7 @@ def metrics(url: str) -> list[tuple[str, float]]:
 
 @pytest.mark.parametrize("more", [(), ("--processes", "2")], ids=["alone", "two"])
 async def test_a_worker_reports_an_eviction_policy(
-    line: CommandLine, spare: SpareServer, more: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    line: CommandLine, spare: ServerHandle, more: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its probes stay good, with a warning, and its metric is 1."""
     monkeypatch.setenv("MURMUR_URL", spare.url(f":{PASSWORD}"))

@@ -26,6 +26,7 @@ async def whole(fleet: Fleet, run_id: str) -> list[RunEvent]:
 
 
 @pytest.mark.parametrize("seed", range(5))
+@pytest.mark.fault("F34")
 async def test_a_stream_cut_at_random_has_each_event_once(
     fleet: Fleet, pod: Pod, worker: None, seed: int
 ) -> None:
@@ -106,6 +107,7 @@ async def test_a_drained_server_sends_its_readers_to_another(
 
 
 @pytest.mark.slow
+@pytest.mark.fault("F37")
 async def test_readers_of_three_pods_outlive_a_kill_a_drain_and_cuts(
     fleet: Fleet, worker: None, gates: Gates
 ) -> None:
@@ -137,6 +139,7 @@ async def _rest(events: AsyncIterator[RunEvent]) -> list[RunEvent]:
     return [event async for event in events]
 
 
+@pytest.mark.fault("F1")
 async def test_a_submit_whose_answer_is_lost_makes_one_run(fleet: Fleet, pod: Pod) -> None:
     """The repeated request has the same key."""
     async with (
@@ -158,7 +161,8 @@ class Drawn(BaseModel):
     request: UUID = Field(default_factory=uuid4)
 
 
-async def test_a_lost_answer_is_no_conflict_with_itself(fleet: Fleet, pod: Pod) -> None:
+@pytest.mark.fault("F1")
+async def test_a_lost_answer_does_not_conflict_with_itself(fleet: Fleet, pod: Pod) -> None:
     """The client's repeat of a submission is the same request, also when the type draws an id."""
 
     @fleet.agent

@@ -80,6 +80,7 @@ def test_an_idle_time_that_breaks_the_promise_is_refused(folder: Path, seconds: 
 
 
 @pytest.mark.parametrize("watched_by", ["kernel", "guard"])
+@pytest.mark.fault("F39")
 def test_killing_the_keeper_ends_the_server_and_keeps_the_data(
     stage: Stage, folder: Path, monkeypatch: pytest.MonkeyPatch, watched_by: str
 ) -> None:
@@ -118,6 +119,7 @@ def test_a_keeper_that_is_terminated_shuts_the_server_down(stage: Stage, folder:
     assert log_of(folder) == ["word"]
 
 
+@pytest.mark.fault("F9")
 def test_killing_the_server_ends_the_keeper_and_loses_no_write(stage: Stage, folder: Path) -> None:
     """A hundred acknowledged writes are there."""
     client = stage.connected(folder)
@@ -128,6 +130,7 @@ def test_killing_the_server_ends_the_keeper_and_loses_no_write(stage: Stage, fol
     assert log_of(folder) == [str(number) for number in range(100)]
 
 
+@pytest.mark.fault("F39")
 def test_killing_all_at_once_keeps_acknowledged_writes(stage: Stage, folder: Path) -> None:
     """Keeper and server are killed; the next start finds the data."""
     client = stage.connected(folder)

@@ -52,6 +52,7 @@ def test_a_path_below_a_file(folder: Path) -> None:
         ensure_server(folder / "below")
 
 
+@pytest.mark.fault("F41")
 def test_a_folder_of_another_user(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is written to it."""
     folder.mkdir()
@@ -85,6 +86,7 @@ def test_a_shared_folder_with_other_files_is_left_as_it_is(folder: Path) -> None
         (OSError(36, "File name too long"), "the path is too long"),
     ],
 )
+@pytest.mark.fault("F41")
 def test_a_folder_that_cannot_be_created(
     folder: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, message: str
 ) -> None:
@@ -99,6 +101,7 @@ def test_a_folder_that_cannot_be_created(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full device is a thing of Linux")
+@pytest.mark.fault("F24")
 def test_a_disk_that_fills_up_at_the_start(stage: Stage, folder: Path) -> None:
     """The error says so, and no process is left."""
     folder.mkdir(mode=0o700)
@@ -108,6 +111,7 @@ def test_a_disk_that_fills_up_at_the_start(stage: Stage, folder: Path) -> None:
     stage.wait_until(lambda: stage.gone(folder), "the keeper has given up")
 
 
+@pytest.mark.fault("F11")
 def test_garbage_in_the_middle_of_the_journal(stage: Stage, folder: Path) -> None:
     """The error has the server's own words and the way to repair it."""
     fill(folder)
@@ -129,6 +133,7 @@ def test_garbage_in_the_middle_of_the_journal(stage: Stage, folder: Path) -> Non
 
 
 @pytest.mark.leaves("key-*")
+@pytest.mark.fault("F11")
 def test_a_journal_cut_at_its_end_loses_only_the_last_write(stage: Stage, folder: Path) -> None:
     """The server starts."""
     fill(folder)

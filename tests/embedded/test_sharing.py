@@ -40,6 +40,7 @@ def log_of(url: str) -> list[str]:
         return [str(argument) for argument in client.lrange("log", 0, -1)]
 
 
+@pytest.mark.fault("F39")
 def test_eight_processes_at_the_same_moment_share_one_server(stage: Stage, folder: Path) -> None:
     """The losers of the race end their own."""
     clients = [stage.client(folder) for _ in range(8)]
@@ -104,6 +105,7 @@ def test_the_async_call_gives_the_same_server(stage: Stage, folder: Path) -> Non
     assert asyncio.run(ensure_server_async(folder)) == ensure_server(folder)
 
 
+@pytest.mark.fault("F39")
 def test_ctrl_c_in_the_terminal_does_not_reach_the_server(stage: Stage, folder: Path) -> None:
     """It has a session of its own."""
     starter = stage.connected(folder)
@@ -137,6 +139,7 @@ def test_nothing_in_the_folder_is_open_to_others(stage: Stage, folder: Path) -> 
         assert stat.S_IMODE(path.lstat().st_mode) & 0o077 == 0, path
 
 
+@pytest.mark.fault("F41")
 def test_a_stale_socket_is_replaced(stage: Stage, folder: Path) -> None:
     """A socket that a dead server has left does not stop the start."""
     folder.mkdir()
@@ -150,6 +153,7 @@ def test_a_stale_socket_is_replaced(stage: Stage, folder: Path) -> None:
     "name",
     ["with space", "quote'\"quote", "ünï→cödé", "back\\slash\\n", "new\nport 6399", "hash #%3Fx?y"],
 )
+@pytest.mark.fault("F41")
 def test_any_folder_name_serves_and_injects_nothing(
     stage: Stage, tmp_path: Path, name: str
 ) -> None:
@@ -163,6 +167,7 @@ def test_any_folder_name_serves_and_injects_nothing(
 
 
 @pytest.mark.parametrize("has_runtime_dir", [True, False])
+@pytest.mark.fault("F41")
 def test_a_long_path_has_its_socket_elsewhere(
     stage: Stage,
     tmp_path: Path,

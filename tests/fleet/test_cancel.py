@@ -316,6 +316,7 @@ async def test_an_option_of_a_cancel_out_of_bounds_is_refused(
 
 
 @pytest.mark.parametrize("fails", [False, True], ids=["completing", "failing"])
+@pytest.mark.fault("F31")
 async def test_a_cancel_while_the_run_ends_is_not_lost(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch, *, fails: bool
 ) -> None:

@@ -41,6 +41,7 @@ async def holder(stage: Stage, handle: RunHandle[object]) -> WorkerProcess:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@pytest.mark.fault("F25")
 async def test_fifty_killed_workers_leave_every_run_ended_once(
     stage: Stage,
 ) -> None:
@@ -75,6 +76,7 @@ async def test_fifty_killed_workers_leave_every_run_ended_once(
 
 
 @pytest.mark.parametrize("moment", ["claimed", "finishing"])
+@pytest.mark.fault("F25")
 async def test_a_worker_that_dies_before_its_run_has_ended_is_replaced(
     stage: Stage, moment: str
 ) -> None:
@@ -87,6 +89,7 @@ async def test_a_worker_that_dies_before_its_run_has_ended_is_replaced(
     assert await stage.check([handle]) == [2]
 
 
+@pytest.mark.fault("F25")
 async def test_a_worker_may_die_after_its_run_has_ended(stage: Stage) -> None:
     """A worker that dies right after it has ended its run changes nothing about the run."""
     first = await stage.ready(stage.start(lease_seconds=3, die_at="finished"))
@@ -100,6 +103,7 @@ async def test_a_worker_may_die_after_its_run_has_ended(stage: Stage) -> None:
     assert await stage.check([handle, other]) == [1, 1]
 
 
+@pytest.mark.fault("F30")
 async def test_a_run_that_kills_its_worker_runs_elsewhere(
     stage: Stage,
 ) -> None:

@@ -53,6 +53,7 @@ async def until_events(stage: Stage, handle: RunHandle[object], count: int) -> N
     await wait_until(has_written, f"{count} events of {handle.run_id}")
 
 
+@pytest.mark.fault("F26")
 async def test_a_worker_that_comes_back_is_fenced(stage: Stage) -> None:
     """The writes of a worker that was frozen are rejected, and its handler is cancelled."""
     gate, journal = stage.gate(), stage.folder / "notes"
@@ -81,6 +82,7 @@ async def test_a_waiting_agent_is_cancelled_by_the_loss(
 
 
 @pytest.mark.slow
+@pytest.mark.fault("F26")
 async def test_a_blocking_agent_that_lost_its_run_writes_nothing_more(stage: Stage) -> None:
     """Its write is refused, and the next worker's execution ends the run."""
     gate, journal = stage.gate(), stage.folder / "notes"

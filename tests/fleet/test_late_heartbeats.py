@@ -39,6 +39,7 @@ async def beaten(lease_seconds: float, blocked_seconds: float) -> None:
     task.cancel()
 
 
+@pytest.mark.fault("F27")
 async def test_a_heartbeat_later_than_the_lease_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """The line has the time for which the loop was blocked."""
     await beaten(0.1, blocked_seconds=0.5)

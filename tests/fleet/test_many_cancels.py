@@ -111,6 +111,7 @@ async def check(handle: RunHandle[Any], answer: RunState) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
+@pytest.mark.fault("F31")
 async def test_none_of_a_thousand_cancels_is_lost(fleet: Fleet) -> None:
     """The runs are in the queue, before a retry, or running."""
     add_agents(fleet)

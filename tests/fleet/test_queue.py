@@ -129,6 +129,7 @@ async def test_a_claim_takes_the_oldest_runs_up_to_its_count(
     assert [claim.run_id for claim in rest] == [f"other-{n}" for n in range(1, 5)]
 
 
+@pytest.mark.fault("F28")
 async def test_of_two_reclaimers_one_wins(space: Space, store: RedisRunStore) -> None:
     """Eight callers at once requeue each lost run once."""
     queue, claims = await claimed(store, 30)
@@ -171,6 +172,7 @@ async def test_an_old_claim_can_write_nothing_and_hand_nothing_back(
     assert before.claim == new.token
 
 
+@pytest.mark.fault("F33")
 async def test_a_lease_is_a_deadline_by_the_servers_clock(
     space: Space, store: RedisRunStore
 ) -> None:

@@ -270,6 +270,7 @@ async def test_a_run_that_does_not_end_before_its_deadline_dies(fleet: Fleet) ->
     assert (await letter_of(fleet, handle)).reason == "deadline_exceeded"
 
 
+@pytest.mark.fault("F33")
 async def test_a_deadline_does_not_go_by_the_workers_clock(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -313,6 +314,7 @@ async def test_a_run_that_is_not_started_by_its_deadline_dies(fleet: Fleet) -> N
     assert (await letter_of(fleet, handle)).reason == "deadline_exceeded"
 
 
+@pytest.mark.fault("F30")
 async def test_a_run_whose_workers_die_on_it_dies_in_the_end(fleet: Fleet, space: Space) -> None:
     """After max_attempts executions it is not claimed again."""
 

@@ -20,6 +20,7 @@ RUNS = 30
 
 
 @pytest.mark.slow
+@pytest.mark.fault("F9")
 async def test_runs_end_once_though_the_server_was_killed(
     own_stage: Stage, own_folder: Path
 ) -> None:
@@ -43,6 +44,7 @@ async def test_runs_end_once_though_the_server_was_killed(
     assert [worker.process.poll() for worker in own_stage.workers] == [None, None]
 
 
+@pytest.mark.fault("F12")
 async def test_workers_outlive_the_loss_of_all_data(own_stage: Stage, own_folder: Path) -> None:
     """After FLUSHALL they execute new runs and stop cleanly."""
     gate = own_stage.gate()

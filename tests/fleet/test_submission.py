@@ -30,6 +30,7 @@ from tests.fleet.working import working
 from tests.servers import Space
 
 
+@pytest.mark.fault("F1")
 async def test_the_same_key_and_request_is_the_same_run(fleet: Fleet, space: Space) -> None:
     """While it waits and after its end, nothing is written."""
     first = await fleet.submit("fine", 1, idempotency_key="order 7")

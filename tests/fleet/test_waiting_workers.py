@@ -15,22 +15,23 @@ from murmur_streams import Fleet
 from murmur_streams.cli.supervisor.health import Status, WorkerHealth
 from murmur_streams.core.model.errors import StoreConfigurationError, StoreReadOnlyError
 from murmur_streams.fleet.worker import Worker
+from murmur_streams.testing.faults import ServerHandle
 from tests.fleet.stage import wait_until
 from tests.fleet.working import working
 from tests.stores.faults.refusals import rotate
-from tests.stores.faults.servers import SpareServer, spare_server
+from tests.stores.faults.servers import spare_server
 
 SECRET = "hunter2"
 
 
 @pytest.fixture
-async def spare(tmp_path: Path) -> AsyncIterator[SpareServer]:
+async def spare(tmp_path: Path) -> AsyncIterator[ServerHandle]:
     async with spare_server(tmp_path / "spare") as server:
         yield server
 
 
 @contextlib.asynccontextmanager
-async def fleet_on(server: SpareServer, credentials: str = "") -> AsyncGenerator[Fleet]:
+async def fleet_on(server: ServerHandle, credentials: str = "") -> AsyncGenerator[Fleet]:
     """A fleet with one agent, whose calls are retried for a moment only."""
     async with Fleet(server.url(credentials), key_prefix="test-w", retry_seconds=0.1) as fleet:
 
@@ -56,7 +57,7 @@ async def replica(admin: Redis, *, of: str | None = "127.0.0.1") -> None:
 
 
 async def test_a_worker_waits_while_its_server_is_a_replica(
-    spare: SpareServer, caplog: pytest.LogCaptureFixture
+    spare: ServerHandle, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It begins on a replica, says so once, works when that is a primary, and outlasts another."""
     async with spare.client() as admin, fleet_on(spare) as fleet:
@@ -81,7 +82,7 @@ async def logged(caplog: pytest.LogCaptureFixture, times: int, text: str = "is a
 
 
 async def test_a_worker_waits_while_its_server_is_full(
-    spare: SpareServer, caplog: pytest.LogCaptureFixture
+    spare: ServerHandle, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It begins on a full server and works when there is room; later it says why it is unready."""
     async with spare.client() as admin, fleet_on(spare) as fleet:
@@ -107,7 +108,7 @@ async def test_a_worker_waits_while_its_server_is_full(
             assert health.is_ready
 
 
-async def test_a_worker_that_waits_for_a_primary_can_be_stopped(spare: SpareServer) -> None:
+async def test_a_worker_that_waits_for_a_primary_can_be_stopped(spare: ServerHandle) -> None:
     """The wait at the start ends at once when the worker is to stop."""
     async with spare.client() as admin, fleet_on(spare) as fleet:
         await replica(admin)
@@ -119,8 +120,9 @@ async def test_a_worker_that_waits_for_a_primary_can_be_stopped(spare: SpareServ
         await replica(admin, of=None)
 
 
+@pytest.mark.fault("F46")
 async def test_a_worker_waits_while_its_password_is_refused(
-    spare: SpareServer, caplog: pytest.LogCaptureFixture
+    spare: ServerHandle, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Calls fail at once with one error; the worker logs once and goes on with the password."""
     async with spare.client() as admin:
@@ -142,7 +144,7 @@ async def test_a_worker_waits_while_its_password_is_refused(
 
 
 async def test_a_worker_waits_while_a_command_is_denied(
-    spare: SpareServer, caplog: pytest.LogCaptureFixture
+    spare: ServerHandle, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A right that is taken away from a live worker does not end it."""
     async with spare.client() as admin:
@@ -157,7 +159,8 @@ async def test_a_worker_waits_while_a_command_is_denied(
             assert await (await fleet.submit("fine", 2)).output(timeout=30) == 3
 
 
-async def test_an_end_is_written_once_the_password_works_again(spare: SpareServer) -> None:
+@pytest.mark.fault("F46")
+async def test_an_end_is_written_once_the_password_works_again(spare: ServerHandle) -> None:
     """An execution that ends while the credentials are refused is not executed again."""
     begun, go_on = asyncio.Event(), asyncio.Event()
     async with spare.client() as admin:
@@ -182,7 +185,7 @@ async def test_an_end_is_written_once_the_password_works_again(spare: SpareServe
             assert (await handle.snapshot()).attempt == 1
 
 
-async def test_a_worker_ends_when_its_first_credentials_are_refused(spare: SpareServer) -> None:
+async def test_a_worker_ends_when_its_first_credentials_are_refused(spare: ServerHandle) -> None:
     """A wrong password at the start is a mistake to report, not something to wait for."""
     async with spare.client() as admin:
         await rotate(admin, SECRET)

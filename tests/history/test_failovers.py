@@ -12,11 +12,11 @@ from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.testing.checker import check
+from murmur_streams.testing.faults import Failover, fail_over
 from murmur_streams.testing.history import History, Outcome, stored_runs
 from murmur_streams.testing.recorder import Recorder
 from tests.running_server import short_folder
 from tests.sentinel_service import sentinel_service
-from tests.stores.faults.failovers import fail_over
 from tests.stores.faults.waiting import wait_until
 
 RUNS, WRITERS = 4, 3
@@ -49,7 +49,8 @@ def acknowledged(history: History) -> int:
 
 
 @pytest.mark.parametrize("how", ["killed", "frozen", "in order"])
-async def test_replicated_writes_keep_every_promise(how: str) -> None:
+@pytest.mark.fault("F14", "F15", on="sentinel")
+async def test_replicated_writes_keep_every_promise(how: Failover) -> None:
     """Writers with and without expected versions, and readers, while the primary changes."""
     history, is_over = History(may_rewind=True), asyncio.Event()
     with short_folder() as folder, sentinel_service(folder, replicas=2) as service:

@@ -183,6 +183,7 @@ async def test_the_freeing_batch_has_all_freeing_commands(batch: Batch) -> None:
 @pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("kind", BATCHES)
 @pytest.mark.parametrize("why", [DENIED, pytest.param(CONTAINED, marks=pytest.mark.slow)])
+@pytest.mark.fault("F20")
 async def test_an_error_at_any_inner_call_is_one_commands_own(
     batch: Batch, why: str, part: int
 ) -> None:

@@ -93,6 +93,7 @@ def test_a_scenario_is_about_what_it_is_named_after(box: Sandbox, scenario: str)
 
 
 @every_way
+@pytest.mark.fault("F45")
 def test_a_denied_command_is_refused_before_any_write(box: Sandbox, scenario: str) -> None:
     """Each command that the script may call is denied in turn: an error, and nothing is written."""
     touched, _ = box.touched()

@@ -38,6 +38,7 @@ async def emit_all(store: RedisRunStore, run_ids: list[str], began: asyncio.Even
 
 
 @pytest.mark.slow
+@pytest.mark.fault("F37")
 async def test_300_clients_miss_nothing_while_pods_end(
     space: Space, pods: Pods, tmp_path: Path
 ) -> None:

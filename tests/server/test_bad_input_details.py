@@ -192,6 +192,7 @@ async def test_who_takes_no_event_stream_gets_none(
     ],
 )
 @pytest.mark.parametrize("option", ["max_streams", "max_streams_per_caller"])
+@pytest.mark.fault("F8")
 async def test_too_many_streams_answer_with_retry_after(
     fleet: Fleet, space: Space, option: str, method: str, path: str, body: Any
 ) -> None:

@@ -117,6 +117,7 @@ async def test_no_payload_breaks_a_frame(pod: RunningPod, store: RedisRunStore, 
     assert {event.type for event in found} == {"log"}
 
 
+@pytest.mark.fault("F34")
 async def test_cuts_at_random_bytes_lose_and_repeat_no_event(space: Space) -> None:
     """The client resumes on any pod."""
     rng, count = random.Random(5), 400
@@ -240,6 +241,7 @@ async def test_what_is_no_run_is_refused_before_any_byte(
 
 
 @pytest.mark.parametrize("control", ["", "?control=1"])
+@pytest.mark.fault("F22")
 async def test_an_expired_run_is_unknown(
     pod: RunningPod, store: RedisRunStore, space: Space, control: str
 ) -> None:

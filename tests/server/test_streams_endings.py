@@ -93,6 +93,7 @@ async def read_of(store: RedisRunStore) -> list[str | None]:
     return [event.id async for event in store.stream(RUN)]
 
 
+@pytest.mark.fault("F35")
 async def test_a_reader_that_takes_nothing_is_let_go_and_can_resume(space: Space) -> None:
     """It misses nothing after the reconnect."""
     count = 200
@@ -134,6 +135,7 @@ async def events_until_lost(wire: Wire) -> list[str]:
     return found
 
 
+@pytest.mark.fault("F35")
 async def test_a_slow_reader_gets_everything(space: Space) -> None:
     """It is not cut off as long as it reads at all."""
     count = 50

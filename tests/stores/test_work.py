@@ -100,6 +100,7 @@ async def test_targets_are_served_in_the_order_in_which_they_are_asked(
     assert [claim.run_id for claim in await take(queue, "w", 9, "b")] == ["of-b"]
 
 
+@pytest.mark.fault("F28")
 async def test_of_many_claims_at_once_each_run_is_in_one(
     store: WorkStore, queue: WorkQueue
 ) -> None:

@@ -18,9 +18,9 @@ from redis.asyncio import Redis
 
 from murmur_streams.embedded import EmbeddedServer, ensure_server, stop_server
 from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.testing.faults import FaultProxy, ServerHandle
 from tests.key_audit import audit_folder, left_by_hand
-from tests.stores.faults.proxy import FaultProxy
-from tests.stores.faults.servers import SpareServer, spare_server
+from tests.stores.faults.servers import spare_server
 from tests.stores.faults.waiting import wait_until
 
 CALL_SECONDS = 0.4
@@ -107,7 +107,7 @@ def straight(server: EmbeddedServer, make_store: StoreMaker) -> RedisRunStore:
 
 
 @pytest.fixture
-async def spare(tmp_path: Path, nothing_is_left: None) -> AsyncIterator[SpareServer]:
+async def spare(tmp_path: Path, nothing_is_left: None) -> AsyncIterator[ServerHandle]:
     async with spare_server(tmp_path / "spare") as server:
         yield server
 

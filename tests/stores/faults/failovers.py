@@ -1,26 +1,12 @@
-"""Failovers of a service, and writes that go on meanwhile."""
+"""Writes that go on while servers fail."""
 
 from __future__ import annotations
 
 import asyncio
 
-from murmur_streams.embedded.sentinel_group import Node, SentinelGroup, wait_for
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.stores.faults.events import note
 from tests.stores.faults.waiting import wait_until
-
-
-async def fail_over(group: SentinelGroup, how: str) -> Node:
-    """Bring another server to power; returns the old primary."""
-    old = group.primary
-    if how == "killed":
-        old.kill()
-    elif how == "frozen":
-        old.freeze()
-    else:
-        await asyncio.to_thread(group.fail_over)
-    await asyncio.to_thread(wait_for, lambda: group.primary is not old, "another primary")
-    return old
 
 
 class Writing:

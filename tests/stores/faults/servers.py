@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shlex
-import subprocess
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
@@ -14,94 +12,28 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from murmur_streams.embedded import EmbeddedServer
-from murmur_streams.embedded.sentinel_group import free_port
+from murmur_streams.testing.faults import ServerHandle
 from tests.key_audit import audit_server
 from tests.server_choice import own_settings, server_binary
 from tests.servers import forget_scripts
-from tests.stores.faults.waiting import wait_until
-
-
-class SpareServer:
-    """A server process of this test alone."""
-
-    def __init__(self, folder: Path, *settings: str, password: str | None = None) -> None:
-        self.folder = folder
-        # A node of a cluster has a second port, 10,000 above the first.
-        self.port = free_port(below=55_536)
-        self._settings = [*settings, *(["requirepass", password] if password else [])]
-        self._password = password
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """For a proxy."""
-        return ("127.0.0.1", self.port)
-
-    @property
-    def pid(self) -> int:
-        """Of the process that runs."""
-        assert self._process is not None
-        return self._process.pid
-
-    def url(self, credentials: str = "") -> str:
-        """For a store; ``credentials`` is what stands before the @."""
-        return f"redis://{credentials + '@' if credentials else ''}127.0.0.1:{self.port}"
-
-    def client(self) -> Redis:
-        """A client that may do everything."""
-        return Redis(host="127.0.0.1", port=self.port, password=self._password, protocol=2)
-
-    async def start(self) -> None:
-        """Start it, and return when it answers."""
-        command = [str(server_binary()), "--port", str(self.port), "--bind", "127.0.0.1"]
-        command += ["--save", "", "--dir", str(self.folder), "--logfile", "server.log"]
-        for name, value in zip(self._settings[::2], self._settings[1::2], strict=True):
-            command += [f"--{name}", value]
-        for name, value in own_settings().items():
-            command += [f"--{name}", *shlex.split(value)]
-        # Python ignores SIGXFSZ; the server shall, too, so that a limit is a full disk to it.
-        self._process = await asyncio.to_thread(
-            subprocess.Popen[bytes],
-            command,
-            cwd=self.folder,
-            start_new_session=True,
-            stdout=subprocess.DEVNULL,
-            restore_signals=False,
-        )
-        await wait_until(self._answers, "the server answers")
-
-    def audit(self) -> None:
-        """Audit its keys, if it still runs."""
-        if self._process is not None and self._process.poll() is None:
-            audit_server(self.url(f":{self._password}" if self._password else ""))
-
-    async def kill(self) -> None:
-        """End it with SIGKILL."""
-        if self._process is not None:
-            self._process.kill()
-            await asyncio.to_thread(self._process.wait)
-            self._process = None
-
-    async def _answers(self) -> bool:
-        async with self.client() as client:
-            with contextlib.suppress(Exception):
-                return bool(await client.ping())
-        return False
 
 
 @contextlib.asynccontextmanager
 async def spare_server(
     folder: Path, *settings: str, password: str | None = None
-) -> AsyncGenerator[SpareServer]:
-    """Start a server with these settings: name, value, name, value."""
-    await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-    server = SpareServer(folder, *settings, password=password)
-    try:
-        await server.start()
+) -> AsyncGenerator[ServerHandle]:
+    """Start the chosen server with these settings: name, value, name, value.
+
+    Its keys are audited at the end, if it still runs.
+    """
+    pairs = zip(settings[::2], settings[1::2], strict=True)
+    lines = [f'{name} "{value}"' for name, value in pairs]
+    lines += [f"{name} {value}" for name, value in own_settings().items()]
+    binary = await asyncio.to_thread(server_binary)
+    async with ServerHandle(folder, lines, password=password, binary=binary) as server:
         yield server
-        await asyncio.to_thread(server.audit)
-    finally:
-        await server.kill()
+        if server.node.runs:
+            await asyncio.to_thread(audit_server, server.url(f":{password}" if password else ""))
 
 
 def forget_all(server: EmbeddedServer) -> None:
@@ -110,7 +42,7 @@ def forget_all(server: EmbeddedServer) -> None:
         forget_scripts(plain)
 
 
-async def blocking(server: SpareServer, act: Callable[[BlockingRedis], None]) -> None:
+async def blocking(server: ServerHandle, act: Callable[[BlockingRedis], None]) -> None:
     """Let a function for a blocking client act on a server."""
 
     def connected() -> None:

@@ -12,9 +12,17 @@ from murmur_streams.core.model.errors import OutcomeUnknownError
 from murmur_streams.core.model.results import AgentResult
 from murmur_streams.core.model.states import RunProgress, RunState
 from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.testing.faults import (
+    Fault,
+    FaultProxy,
+    Parts,
+    Plan,
+    executed_by,
+    in_turn,
+    nothing,
+)
 from tests.stores.faults.conftest import StoreMaker
 from tests.stores.faults.events import names_in_journal, note
-from tests.stores.faults.proxy import Fault, FaultProxy, Parts, Plan, executed_by, in_turn, nothing
 from tests.stores.faults.waiting import wait_until
 
 Write = Callable[[RedisRunStore, str], Awaitable[Any]]
@@ -61,6 +69,7 @@ async def two_in_flight(
 
 @both_faults
 @pytest.mark.parametrize("what", WRITES)
+@pytest.mark.fault("F2")
 async def test_both_replies_are_lost_and_each_write_counts_once(
     what: str,
     faults: tuple[Fault, Fault],

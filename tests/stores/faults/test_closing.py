@@ -9,8 +9,8 @@ from redis.asyncio import Redis
 
 from murmur_streams.core.model.errors import OutcomeUnknownError, StoreClosedError
 from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.testing.faults import Fault, FaultProxy, always, calls, commands
 from tests.stores.faults.events import names_in_journal, names_in_stream, note
-from tests.stores.faults.proxy import Fault, FaultProxy, always, calls, commands
 from tests.stores.faults.waiting import wait_for_subscribers, wait_until
 
 
@@ -121,6 +121,7 @@ async def test_cancelled_subscribers_do_not_disturb_others(
     assert await readers[9] == ["first", "second"]
 
 
+@pytest.mark.fault("F7")
 async def test_cancelled_readers_leave_no_slot_of_the_pool_taken(
     store: RedisRunStore, run: str
 ) -> None:

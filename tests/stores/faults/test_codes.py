@@ -18,9 +18,9 @@ from murmur_streams.core.model.errors import (
 from murmur_streams.core.model.states import RunState
 from murmur_streams.core.model.work import Beat, TargetRule
 from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.testing.faults import Answer, FaultProxy, Parts, calls, commands
 from tests.stores.faults.conftest import StoreMaker
 from tests.stores.faults.events import names_in_stream, note
-from tests.stores.faults.proxy import Answer, FaultProxy, Parts, calls, commands
 from tests.stores.faults.waiting import wait_until
 
 RETRIED: dict[str, type[StoreError]] = {
@@ -69,6 +69,7 @@ async def calls_on(store: RedisRunStore) -> dict[str, tuple[Call, Callable[[Part
 
 
 @pytest.mark.parametrize("code", RETRIED)
+@pytest.mark.fault("F17", "F23")
 async def test_a_refusal_that_passes_is_not_noticed(
     code: str, proxy: FaultProxy, store: RedisRunStore
 ) -> None:
@@ -81,6 +82,7 @@ async def test_a_refusal_that_passes_is_not_noticed(
 
 
 @pytest.mark.parametrize("code", RETRIED | AT_ONCE)
+@pytest.mark.fault("F23")
 async def test_a_refusal_that_stays_ends_in_its_error(
     code: str, proxy: FaultProxy, make_store: StoreMaker
 ) -> None:

@@ -16,11 +16,11 @@ from murmur_streams.embedded import EmbeddedServer
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.partitions import raise_partitions
 from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.testing.faults import ServerHandle
 from tests.key_audit import audit_keys, dump_keys
 from tests.stores.faults.conftest import StoreMaker
 from tests.stores.faults.events import names_in_journal, note
 from tests.stores.faults.refusals import opening, refusal
-from tests.stores.faults.servers import SpareServer
 from tests.stores.faults.waiting import wait_until
 
 MANY = 4
@@ -154,7 +154,7 @@ async def test_a_restore_on_an_emptied_server_writes_meta_again(
 
 
 async def test_a_server_restarted_empty_is_not_filled_with_two_numbers(
-    spare: SpareServer, make_store: StoreMaker
+    spare: ServerHandle, make_store: StoreMaker
 ) -> None:
     """Like FLUSHALL, but the scripts and connections are gone too."""
     live = make_store(spare.url())
@@ -238,6 +238,7 @@ async def test_writes_keep_their_order_over_a_confirmation(
     assert await names_in_journal(live, "run") == ["a"]
 
 
+@pytest.mark.fault("F12")
 async def test_emptying_under_load_leaves_the_runs_of_one_number(
     admin: Redis, server: EmbeddedServer, make_store: StoreMaker
 ) -> None:

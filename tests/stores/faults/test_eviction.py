@@ -9,10 +9,10 @@ from redis.asyncio import Redis
 
 from murmur_streams.core.model.errors import StoreConfigurationError
 from murmur_streams.stores.redis.connection import checks
+from murmur_streams.testing.faults import ServerHandle
 from tests.stores.faults.conftest import StoreMaker
 from tests.stores.faults.events import names_in_journal, note
 from tests.stores.faults.refusals import SECRET, limited, opening, refusal
-from tests.stores.faults.servers import SpareServer
 from tests.stores.faults.waiting import wait_until
 
 
@@ -38,7 +38,7 @@ def test_the_policy_is_looked_at_once_a_minute() -> None:
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
 async def test_a_policy_that_changes_is_noticed(
     policy: str,
-    spare: SpareServer,
+    spare: ServerHandle,
     make_store: StoreMaker,
     log: pytest.LogCaptureFixture,
     looks_often: None,
@@ -77,7 +77,7 @@ async def more_looks(admin: Redis, least: int) -> bool:
 
 
 async def test_what_evicts_at_the_start_is_refused_or_noticed(
-    spare: SpareServer, make_store: StoreMaker, log: pytest.LogCaptureFixture
+    spare: ServerHandle, make_store: StoreMaker, log: pytest.LogCaptureFixture
 ) -> None:
     """`allkeys-*` is refused before the first use; `volatile-*` is a warning from the start."""
     async with spare.client() as admin:
@@ -93,7 +93,7 @@ async def test_what_evicts_at_the_start_is_refused_or_noticed(
 
 
 async def test_a_user_without_the_right_to_look_is_left_alone(
-    spare: SpareServer, make_store: StoreMaker, log: pytest.LogCaptureFixture, looks_often: None
+    spare: ServerHandle, make_store: StoreMaker, log: pytest.LogCaptureFixture, looks_often: None
 ) -> None:
     """Without INFO nothing is known, nothing is logged, and the server's ACL log stays short."""
     async with spare.client() as admin:

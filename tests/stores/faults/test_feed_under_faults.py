@@ -15,9 +15,9 @@ from murmur_streams.core.model.feed import FeedEntry
 from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.redis.live import sources
 from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.testing.faults import CUTS, Fault, FaultProxy, Parts, Plan, commands, in_turn
 from tests.stores.faults.conftest import StoreMaker
 from tests.stores.faults.events import note
-from tests.stores.faults.proxy import CUTS, Fault, FaultProxy, Parts, Plan, commands, in_turn
 from tests.stores.faults.waiting import wait_until
 
 RUNS = 6

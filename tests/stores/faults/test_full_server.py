@@ -17,11 +17,11 @@ from murmur_streams.core.model.states import RunState
 from murmur_streams.core.model.work import Beat, Claim, NoticeKind, TargetRule
 from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.testing.faults import Fault, FaultProxy, Parts, ServerHandle, executed_by
 from tests.stores.faults.conftest import StoreMaker
 from tests.stores.faults.events import names_in_journal, note
-from tests.stores.faults.proxy import Fault, FaultProxy, Parts, executed_by
 from tests.stores.faults.refusals import SECRET, TRIED_AGAIN, limited
-from tests.stores.faults.servers import SpareServer, has_functions
+from tests.stores.faults.servers import has_functions
 from tests.stores.faults.waiting import wait_until
 from tests.stores.redis.hand import expect_many
 
@@ -34,7 +34,7 @@ class Full:
     """A server with a held, a waiting and an ended run, whose memory is used up then."""
 
     url: str
-    server: SpareServer
+    server: ServerHandle
     admin: Redis
     proxy: FaultProxy
     store: RedisRunStore
@@ -54,7 +54,7 @@ class Full:
 
 @pytest.fixture(params=["functions", "scripts"])
 async def full(
-    request: pytest.FixtureRequest, spare: SpareServer, make_store: StoreMaker
+    request: pytest.FixtureRequest, spare: ServerHandle, make_store: StoreMaker
 ) -> AsyncIterator[Full]:
     """Of a store that calls functions where the server has them, and of one that never does."""
     async with spare.client() as admin, FaultProxy(spare.address) as proxy:
@@ -74,6 +74,7 @@ async def full(
         yield Full(spare.url(credentials), spare, admin, proxy, store, queue, held)
 
 
+@pytest.mark.fault("F20")
 async def test_a_full_server_takes_no_new_work(full: Full) -> None:
     """Creates, submits and appends are refused, and no worker is given a run."""
     await full.fill()
@@ -134,6 +135,7 @@ async def check_refused(full: Full, found: list[object]) -> None:
     await full.is_as_it_must_be()
 
 
+@pytest.mark.fault("F20")
 async def test_a_mixed_call_is_applied_as_far_as_it_frees_memory(full: Full) -> None:
     """Its appends and creates are refused; cancel, release and delete are executed once."""
     await full.fill()
@@ -243,6 +245,7 @@ FREEING: dict[str, Callable[[Full], Awaitable[None]]] = {
 
 
 @pytest.mark.parametrize("name", FREEING)
+@pytest.mark.fault("F20")
 async def test_a_full_server_lets_runs_go(full: Full, name: str) -> None:
     """Ends, removals and releases of runs work without free memory, and completely."""
     await full.fill()
@@ -260,7 +263,7 @@ async def test_a_full_server_lets_dead_letters_go(full: Full) -> None:
 
 
 async def test_a_heartbeat_is_refused_as_other_calls_are(
-    spare: SpareServer, make_store: StoreMaker
+    spare: ServerHandle, make_store: StoreMaker
 ) -> None:
     """If a server refuses every script, claim and heartbeat raise the error of all calls."""
     async with spare.client() as admin:
@@ -287,8 +290,9 @@ async def test_a_heartbeat_is_refused_as_other_calls_are(
 
 
 @pytest.mark.slow
+@pytest.mark.fault("F17")
 async def test_a_heartbeat_without_enough_replicas_is_retried(
-    spare: SpareServer, make_store: StoreMaker, log: pytest.LogCaptureFixture
+    spare: ServerHandle, make_store: StoreMaker, log: pytest.LogCaptureFixture
 ) -> None:
     """NOREPLICAS passes, so a heartbeat waits for its end: its leases must not run out."""
     async with spare.client() as admin:

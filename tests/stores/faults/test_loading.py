@@ -21,11 +21,12 @@ from murmur_streams.stores.redis.connection import checks
 from murmur_streams.stores.redis.loading import STAMP_MS, UNUSED_MS
 from murmur_streams.stores.redis.scripts import load_library
 from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.testing.faults import ServerHandle
 from tests.servers import forget_scripts
 from tests.stores.faults.conftest import StoreMaker
 from tests.stores.faults.events import names_in_journal, note
 from tests.stores.faults.refusals import SECRET, limited
-from tests.stores.faults.servers import SpareServer, blocking, has_functions
+from tests.stores.faults.servers import blocking, has_functions
 from tests.stores.faults.waiting import wait_until
 
 OWN = f"library:{load_library().name}"
@@ -72,7 +73,7 @@ def now_ms() -> int:
 
 
 async def test_programs_that_start_together_load_one_library(
-    spare: SpareServer, make_store: StoreMaker
+    spare: ServerHandle, make_store: StoreMaker
 ) -> None:
     """All of them may find none; one load succeeds, and every program calls its functions."""
     async with spare.client() as admin:
@@ -84,7 +85,7 @@ async def test_programs_that_start_together_load_one_library(
 
 
 async def test_a_library_that_is_there_is_not_sent_again(
-    spare: SpareServer, make_store: StoreMaker
+    spare: ServerHandle, make_store: StoreMaker
 ) -> None:
     """The second program finds the functions, and so does each new connection."""
     async with spare.client() as admin:
@@ -102,7 +103,7 @@ async def test_a_library_that_is_there_is_not_sent_again(
 
 
 async def test_a_full_server_without_the_library_is_called_by_scripts(
-    spare: SpareServer, make_store: StoreMaker
+    spare: ServerHandle, make_store: StoreMaker
 ) -> None:
     """It takes no library; an operator's program must be able to free memory nevertheless."""
     async with spare.client() as admin:
@@ -117,7 +118,7 @@ async def test_a_full_server_without_the_library_is_called_by_scripts(
 
 
 async def test_a_full_server_with_the_library_goes_on_with_it(
-    spare: SpareServer, make_store: StoreMaker
+    spare: ServerHandle, make_store: StoreMaker
 ) -> None:
     """A program that starts while memory is full finds the functions that others loaded."""
     async with spare.client() as admin:
@@ -165,8 +166,9 @@ CALLS: dict[str, Callable[[RedisRunStore], Awaitable[object]]] = {
 
 
 @pytest.mark.parametrize("name", CALLS)
+@pytest.mark.fault("F13")
 async def test_a_library_that_is_removed_is_loaded_again(
-    name: str, spare: SpareServer, make_store: StoreMaker
+    name: str, spare: ServerHandle, make_store: StoreMaker
 ) -> None:
     """FUNCTION FLUSH, or the removal by a program with another key prefix, is not noticed."""
     async with spare.client() as admin:
@@ -179,7 +181,7 @@ async def test_a_library_that_is_removed_is_loaded_again(
 
 
 async def test_the_use_of_the_library_is_noted_once_a_day(
-    spare: SpareServer, make_store: StoreMaker
+    spare: ServerHandle, make_store: StoreMaker
 ) -> None:
     """A program that starts on the same day changes nothing."""
     async with spare.client() as admin:
@@ -200,7 +202,7 @@ async def test_the_use_of_the_library_is_noted_once_a_day(
 @pytest.mark.parametrize("rights", [["+@all"], ["+@all", "-info"]])
 async def test_a_program_that_runs_for_days_notes_it_each_day(
     rights: list[str],
-    spare: SpareServer,
+    spare: ServerHandle,
     make_store: StoreMaker,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -237,7 +239,7 @@ class Aged:
 
 @pytest.mark.parametrize("aged", [Aged(6.9, True), Aged(None, True), Aged(7.1, False)])
 async def test_a_library_that_no_program_uses_is_removed(
-    aged: Aged, spare: SpareServer, make_store: StoreMaker
+    aged: Aged, spare: ServerHandle, make_store: StoreMaker
 ) -> None:
     """After seven days without a stamp; what has no stamp at all is not ours to remove."""
     async with spare.client() as admin:
@@ -257,7 +259,7 @@ async def test_a_library_that_no_program_uses_is_removed(
 
 
 async def test_a_stamp_whose_library_is_gone_is_removed(
-    spare: SpareServer, make_store: StoreMaker
+    spare: ServerHandle, make_store: StoreMaker
 ) -> None:
     """After FUNCTION FLUSH the stamps of earlier versions do not stay for ever."""
     async with spare.client() as admin:
@@ -269,7 +271,7 @@ async def test_a_stamp_whose_library_is_gone_is_removed(
 
 
 async def test_who_may_not_remove_a_library_leaves_its_stamp(
-    spare: SpareServer, make_store: StoreMaker
+    spare: ServerHandle, make_store: StoreMaker
 ) -> None:
     """A program whose user has the right removes it later."""
     async with spare.client() as admin:
@@ -288,7 +290,7 @@ async def test_who_may_not_remove_a_library_leaves_its_stamp(
 
 
 async def test_a_stamp_that_is_not_a_number_stops_nothing(
-    spare: SpareServer, make_store: StoreMaker
+    spare: ServerHandle, make_store: StoreMaker
 ) -> None:
     """Another program wrote it by hand; the store works, and removes nothing."""
     async with spare.client() as admin:
@@ -298,8 +300,9 @@ async def test_a_stamp_that_is_not_a_number_stops_nothing(
         assert await names_in_journal(store, "run") == []
 
 
+@pytest.mark.fault("F44")
 async def test_two_versions_of_the_library_serve_side_by_side(
-    spare: SpareServer, make_store: StoreMaker, monkeypatch: pytest.MonkeyPatch
+    spare: ServerHandle, make_store: StoreMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Programs of two versions write to one run, and each calls the functions of its own."""
     async with spare.client() as admin:

@@ -14,9 +14,7 @@ from murmur_streams.core.model.errors import (
     StoreUnavailableError,
 )
 from murmur_streams.stores.redis.store import RedisRunStore
-from tests.stores.faults.conftest import StoreMaker
-from tests.stores.faults.events import names_in_journal, note
-from tests.stores.faults.proxy import (
+from murmur_streams.testing.faults import (
     Fault,
     FaultProxy,
     always,
@@ -26,6 +24,8 @@ from tests.stores.faults.proxy import (
     nothing,
     once,
 )
+from tests.stores.faults.conftest import StoreMaker
+from tests.stores.faults.events import names_in_journal, note
 from tests.stores.faults.waiting import wait_until
 
 SHORT = 0.2
@@ -44,6 +44,7 @@ async def hasty(proxy: FaultProxy, make_store: StoreMaker) -> RedisRunStore:
     ("fault", "written"),
     [(Fault.DROP_REPLY, ["a"]), (Fault.DROP_REQUEST, []), (Fault.STALL, ["a"])],
 )
+@pytest.mark.fault("F4")
 async def test_a_write_without_an_answer_is_unknown(
     fault: Fault,
     written: list[str],
@@ -82,6 +83,7 @@ async def test_a_sent_write_is_unknown_if_the_server_stays_away(
         await call
 
 
+@pytest.mark.fault("F4")
 async def test_a_request_that_arrives_after_its_retry_is_dropped(
     proxy: FaultProxy, store: RedisRunStore, straight: RedisRunStore
 ) -> None:
@@ -93,6 +95,7 @@ async def test_a_request_that_arrives_after_its_retry_is_dropped(
     assert await names_in_journal(straight, "run") == ["a"]
 
 
+@pytest.mark.fault("F4")
 async def test_a_request_that_arrives_after_a_later_one_is_dropped(
     proxy: FaultProxy, hasty: RedisRunStore, straight: RedisRunStore
 ) -> None:
@@ -223,6 +226,7 @@ async def test_a_refusal_after_a_lost_reply_leaves_the_write_unknown(
     assert await names_in_journal(straight, "run") == ["a"]
 
 
+@pytest.mark.fault("F6")
 async def test_killed_clients_are_not_noticed_by_their_callers(
     store: RedisRunStore, admin: Redis
 ) -> None:

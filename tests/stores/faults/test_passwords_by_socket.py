@@ -8,14 +8,15 @@ from urllib.parse import quote
 import pytest
 
 from murmur_streams.core.model.errors import StoreConfigurationError
+from murmur_streams.testing.faults import ServerHandle
 from tests.stores.faults.conftest import StoreMaker
 from tests.stores.faults.refusals import SECRET, TRIED_AGAIN, opening, refusal
-from tests.stores.faults.servers import SpareServer, spare_server
+from tests.stores.faults.servers import spare_server
 
 USER = "alice"
 
 
-async def permit(server: SpareServer) -> None:
+async def permit(server: ServerHandle) -> None:
     """Let a user of this name do everything, with a password."""
     async with server.client() as admin:
         await admin.execute_command("ACL", "SETUSER", USER, "on", f">{SECRET}", "~*", "&*", "+@all")

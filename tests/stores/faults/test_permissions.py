@@ -25,10 +25,11 @@ from murmur_streams.stores.redis.connection.checks import (
     WORKER_PROBES,
 )
 from murmur_streams.stores.redis.scripts import load_library, load_scripts
+from murmur_streams.testing.faults import ServerHandle
 from tests.stores.faults.conftest import StoreMaker
 from tests.stores.faults.events import names_in_journal, names_in_stream, note
 from tests.stores.faults.refusals import SECRET, TRIED_AGAIN, limited, refusal
-from tests.stores.faults.servers import SpareServer, has_functions
+from tests.stores.faults.servers import has_functions
 
 DOCS = Path(__file__).parents[3] / "docs" / "server-faults.md"
 SOURCES = Path(str(store_modules.__file__)).parent
@@ -61,8 +62,9 @@ def commands_of_python() -> set[str]:
     return found
 
 
+@pytest.mark.fault("F45")
 async def test_a_missing_permission_is_found_before_any_write(
-    spare: SpareServer, make_store: StoreMaker, log: pytest.LogCaptureFixture
+    spare: ServerHandle, make_store: StoreMaker, log: pytest.LogCaptureFixture
 ) -> None:
     """For each command that is denied, the error names it and no key exists."""
     async with spare.client() as admin:
@@ -78,7 +80,7 @@ async def test_a_missing_permission_is_found_before_any_write(
 
 
 async def test_forbidden_keys_are_found_before_any_write(
-    spare: SpareServer, make_store: StoreMaker
+    spare: ServerHandle, make_store: StoreMaker
 ) -> None:
     """The error names the key pattern to grant."""
     async with spare.client() as admin:
@@ -90,7 +92,7 @@ async def test_forbidden_keys_are_found_before_any_write(
 
 
 async def test_a_user_who_may_load_nothing_fails_at_once(
-    spare: SpareServer, make_store: StoreMaker
+    spare: ServerHandle, make_store: StoreMaker
 ) -> None:
     """Without SCRIPT LOAD and FUNCTION LOAD the first call raises StoreConfigurationError."""
     async with spare.client() as admin:
@@ -103,7 +105,7 @@ async def test_a_user_who_may_load_nothing_fails_at_once(
 
 
 async def test_a_user_who_may_call_nothing_learns_both_ways(
-    spare: SpareServer, make_store: StoreMaker
+    spare: ServerHandle, make_store: StoreMaker
 ) -> None:
     """Without FCALL and EVALSHA the error names the rights of functions and those of scripts."""
     async with spare.client() as admin:
@@ -118,7 +120,7 @@ async def test_a_user_who_may_call_nothing_learns_both_ways(
 
 @pytest.mark.parametrize("denied", ["-fcall", "-function"])
 async def test_a_user_without_functions_uses_scripts(
-    denied: str, spare: SpareServer, make_store: StoreMaker
+    denied: str, spare: ServerHandle, make_store: StoreMaker
 ) -> None:
     """A server may have functions that this user may not load or call."""
     async with spare.client() as admin:
@@ -134,7 +136,7 @@ async def test_a_user_without_functions_uses_scripts(
 
 
 async def test_a_user_may_call_functions_that_others_loaded(
-    spare: SpareServer, make_store: StoreMaker
+    spare: ServerHandle, make_store: StoreMaker
 ) -> None:
     """With the library on the server, FCALL is the only right that functions need."""
     async with spare.client() as admin:
@@ -151,7 +153,7 @@ async def test_a_user_may_call_functions_that_others_loaded(
 
 
 async def test_the_checked_permissions_suffice_for_a_run(
-    spare: SpareServer, make_store: StoreMaker
+    spare: ServerHandle, make_store: StoreMaker
 ) -> None:
     """A user with exactly the checked commands can do everything with a run."""
     async with spare.client() as admin:
@@ -180,7 +182,7 @@ async def has_command(admin: Redis, name: str) -> bool:
 
 
 async def test_the_rights_in_the_documentation_suffice(
-    spare: SpareServer, make_store: StoreMaker
+    spare: ServerHandle, make_store: StoreMaker
 ) -> None:
     """These are the lines of docs/server-faults.md, without what the server does not know."""
     lines = re.findall(
@@ -206,7 +208,7 @@ async def test_the_rights_in_the_documentation_suffice(
 
 
 async def test_a_user_who_may_not_copy_has_larger_journals(
-    spare: SpareServer, make_store: StoreMaker
+    spare: ServerHandle, make_store: StoreMaker
 ) -> None:
     """COPY only saves memory: without it runs are written all the same, and nothing is denied."""
     async with spare.client() as admin:
@@ -221,7 +223,7 @@ async def test_a_user_who_may_not_copy_has_larger_journals(
 
 
 async def test_what_only_a_worker_needs_is_asked_of_workers_alone(
-    spare: SpareServer, make_store: StoreMaker
+    spare: ServerHandle, make_store: StoreMaker
 ) -> None:
     """A store works without a worker's commands, and the queue names the missing one."""
     async with spare.client() as admin:
@@ -235,7 +237,7 @@ async def test_what_only_a_worker_needs_is_asked_of_workers_alone(
 
 
 async def test_the_checked_permissions_suffice_for_a_worker(
-    spare: SpareServer, make_store: StoreMaker
+    spare: ServerHandle, make_store: StoreMaker
 ) -> None:
     """A user with only these permissions can follow runs, list them and execute them."""
     async with spare.client() as admin:
@@ -259,7 +261,7 @@ async def test_the_checked_permissions_suffice_for_a_worker(
 
 
 async def test_a_store_that_waits_for_replicas_needs_the_right_to(
-    spare: SpareServer, make_store: StoreMaker
+    spare: ServerHandle, make_store: StoreMaker
 ) -> None:
     """Without WAIT the first call names it; a store that does not wait works."""
     async with spare.client() as admin:
@@ -283,7 +285,7 @@ async def test_every_command_of_the_python_code_is_checked(
 
 
 async def test_a_connection_with_a_denied_transaction_is_dropped(
-    spare: SpareServer, make_store: StoreMaker
+    spare: ServerHandle, make_store: StoreMaker
 ) -> None:
     """After a denied EXEC the connection is not used again."""
     async with spare.client() as admin:
@@ -320,7 +322,7 @@ _PCALL = "redis.pcall(unpack(ARGV)); return 1"
 
 
 async def test_a_refused_store_works_once_its_settings_are_mended(
-    spare: SpareServer, make_store: StoreMaker
+    spare: ServerHandle, make_store: StoreMaker
 ) -> None:
     """After the right is granted, the same store can be used."""
     async with spare.client() as admin:
@@ -333,7 +335,7 @@ async def test_a_refused_store_works_once_its_settings_are_mended(
 
 
 async def test_a_claim_without_a_right_takes_no_run(
-    spare: SpareServer, make_store: StoreMaker, log: pytest.LogCaptureFixture
+    spare: ServerHandle, make_store: StoreMaker, log: pytest.LogCaptureFixture
 ) -> None:
     """A right that is taken away later is an error of the user's rights, and the run waits on."""
     async with spare.client() as admin:

@@ -11,8 +11,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as LostError
 from redis.exceptions import RedisError
 
-from tests.stores.faults.proxy import CUTS, Fault, FaultProxy, commands, once
-from tests.stores.faults.resp import frame_end, parts_of, take_frame
+from murmur_streams.testing.faults import CUTS, Fault, FaultProxy, commands, once
+from murmur_streams.testing.faults.resp import frame_end, parts_of, take_frame
 from tests.stores.faults.waiting import wait_until
 
 KEY = "faults:proxy"
@@ -69,6 +69,7 @@ async def test_a_late_request_waits_for_the_test(
 
 
 @pytest.mark.parametrize("fault", [Fault.BYTE_BY_BYTE, Fault.DELAY])
+@pytest.mark.fault("F5")
 async def test_slow_frames_arrive_whole(fault: Fault, proxy: FaultProxy, client: Redis) -> None:
     """Frames in single bytes, or delayed, are complete."""
     proxy.plan = once(fault, commands("ECHO"))

@@ -15,11 +15,11 @@ from murmur_streams.core.model.states import RunProgress, RunState
 from murmur_streams.core.model.work import Beat, TargetRule, WorkerInfo
 from murmur_streams.stores.redis import server as server_module
 from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.testing.faults import FaultProxy, ServerHandle
 from tests.stores.faults.conftest import StoreMaker
 from tests.stores.faults.events import names_in_journal, names_in_stream, note
-from tests.stores.faults.proxy import FaultProxy
 from tests.stores.faults.refusals import SECRET, limited, opening, refusal
-from tests.stores.faults.servers import SpareServer, spare_server
+from tests.stores.faults.servers import spare_server
 from tests.stores.faults.waiting import wait_until
 
 SHORT = 0.05
@@ -30,7 +30,7 @@ RULES = [TargetRule("work")]
 class Pair:
     """Two servers that replicate, and a proxy at the address that programs know."""
 
-    def __init__(self, one: SpareServer, other: SpareServer, proxy: FaultProxy) -> None:
+    def __init__(self, one: ServerHandle, other: ServerHandle, proxy: FaultProxy) -> None:
         self.primary, self.replica = one, other
         self.proxy = proxy
 
@@ -45,7 +45,7 @@ class Pair:
 
         await wait_until(is_linked, "the replica has all")
 
-    async def demote(self, server: SpareServer, primary: SpareServer) -> None:
+    async def demote(self, server: ServerHandle, primary: ServerHandle) -> None:
         """Make a server a replica; its connections stay open."""
         async with server.client() as admin:
             await admin.execute_command("REPLICAOF", *(str(part) for part in primary.address))
@@ -120,7 +120,7 @@ INFO = WorkerInfo("w", "host", 1, "1", "3", ["work"], 1, 1, "working", 0, [])
 
 
 async def demoted(
-    spare: SpareServer, make_store: StoreMaker, admin: Redis
+    spare: ServerHandle, make_store: StoreMaker, admin: Redis
 ) -> tuple[RedisRunStore, dict[str, Call]]:
     """A store whose server becomes a replica of nothing, and the calls on its runs."""
     store = make_store(spare.url(), retry_seconds=SHORT)
@@ -139,7 +139,7 @@ async def demoted(
 
 
 async def test_a_replica_ends_every_call_with_one_error(
-    spare: SpareServer, make_store: StoreMaker
+    spare: ServerHandle, make_store: StoreMaker
 ) -> None:
     """The first call and all later ones raise StoreReadOnlyError, and nothing is written."""
     async with spare.client() as admin:
@@ -155,7 +155,7 @@ async def test_a_replica_ends_every_call_with_one_error(
 
 
 async def test_a_replica_is_asked_again_until_it_is_a_primary(
-    spare: SpareServer, make_store: StoreMaker
+    spare: ServerHandle, make_store: StoreMaker
 ) -> None:
     """A call that began while the server was a replica succeeds once it is a primary again."""
     async with spare.client() as admin:
@@ -183,7 +183,7 @@ async def reached(count: Callable[[], Awaitable[int]], least: int) -> bool:
 
 
 async def test_the_first_connection_to_a_replica_is_refused_soon(
-    spare: SpareServer, make_store: StoreMaker, monkeypatch: pytest.MonkeyPatch
+    spare: ServerHandle, make_store: StoreMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A store on a replica's address gives up like one on a wrong address, with the same error."""
     monkeypatch.setattr(server_module, "OPENING_SECONDS", SHORT)

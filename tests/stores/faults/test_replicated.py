@@ -13,13 +13,14 @@ from murmur_streams.core.model.errors import InvalidInputError, NotReplicatedErr
 from murmur_streams.embedded.sentinel_group import SentinelGroup
 from murmur_streams.stores.redis.replication import replicas_that_keep_up
 from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.testing.faults import Failover, ServerHandle, fail_over
 from tests.running_server import short_folder
 from tests.sentinel_service import sentinel_service
 from tests.stores.faults.conftest import StoreMaker
 from tests.stores.faults.events import names_in_journal
-from tests.stores.faults.failovers import Writing, fail_over
+from tests.stores.faults.failovers import Writing
 from tests.stores.faults.refusals import refusal
-from tests.stores.faults.servers import SpareServer, spare_server
+from tests.stores.faults.servers import spare_server
 
 
 @pytest.fixture
@@ -30,14 +31,15 @@ def group() -> Iterator[SentinelGroup]:
 
 
 @pytest.fixture
-async def replica(tmp_path: Path) -> AsyncIterator[SpareServer]:
+async def replica(tmp_path: Path) -> AsyncIterator[ServerHandle]:
     async with spare_server(tmp_path / "replica") as server:
         yield server
 
 
 @pytest.mark.parametrize("how", ["killed", "frozen", "in order"])
+@pytest.mark.fault("F14", "F16", on="sentinel")
 async def test_nothing_acknowledged_is_lost(
-    how: str, group: SentinelGroup, log: pytest.LogCaptureFixture
+    how: Failover, group: SentinelGroup, log: pytest.LogCaptureFixture
 ) -> None:
     """Writes of many tasks, under way all the time: each acknowledged one is there, once."""
     async with RedisRunStore(group.url, durability="replicated") as store:
@@ -63,7 +65,7 @@ async def test_nothing_acknowledged_is_lost(
 
 
 async def test_the_error_says_how_many_replicas_have_a_write(
-    spare: SpareServer, make_store: StoreMaker
+    spare: ServerHandle, make_store: StoreMaker
 ) -> None:
     """The error says that the primary applied it, and how many replicas have it."""
     store = make_store(spare.url(), durability="replicated", retry_seconds=0.1)
@@ -74,7 +76,7 @@ async def test_the_error_says_how_many_replicas_have_a_write(
 
 
 async def test_a_replica_that_comes_late_confirms_what_waits(
-    spare: SpareServer, make_store: StoreMaker, replica: SpareServer
+    spare: ServerHandle, make_store: StoreMaker, replica: ServerHandle
 ) -> None:
     """The write is sent again with its number until a replica has it, and is applied once."""
     store = make_store(spare.url(), durability="replicated")
@@ -94,6 +96,7 @@ def test_an_unknown_durability_is_refused() -> None:
         RedisRunStore("redis://127.0.0.1", durability="safe")  # pyright: ignore[reportArgumentType]  # it is what must fail
 
 
+@pytest.mark.fault("F16", on="sentinel")
 def test_replicas_that_are_far_behind_are_not_waited_for() -> None:
     """Only those online that have confirmed something lately count."""
     info = {

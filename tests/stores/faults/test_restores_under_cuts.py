@@ -8,8 +8,8 @@ from murmur_streams.core.archive.run_archive import RunArchive
 from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.local.memory.store import InMemoryRunStore
 from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.testing.faults import Fault, FaultProxy, calls, once
 from tests.stores.faults.events import note
-from tests.stores.faults.proxy import Fault, FaultProxy, calls, once
 from tests.stores.faults.test_writes_under_cuts import LOSSES, random_faults
 
 RUN_ID = "run"

@@ -13,12 +13,13 @@ from murmur_streams.core.model.errors import StoreConfigurationError, StoreUnava
 from murmur_streams.core.model.states import RunState
 from murmur_streams.embedded.sentinel_group import SERVICE, SentinelGroup
 from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.testing.faults import Failover, fail_over
 from tests.fleet.working import working
 from tests.running_server import short_folder
 from tests.sentinel_service import sentinel_service
 from tests.stores.faults.conftest import StoreMaker
 from tests.stores.faults.events import names_in_journal, note
-from tests.stores.faults.failovers import Writing, fail_over
+from tests.stores.faults.failovers import Writing
 from tests.stores.faults.refusals import refusal
 
 
@@ -30,7 +31,10 @@ def group() -> Iterator[SentinelGroup]:
 
 
 @pytest.mark.parametrize("how", ["killed", "frozen"])
-async def test_writers_and_readers_outlive_their_primary(how: str, group: SentinelGroup) -> None:
+@pytest.mark.fault("F14", "F15", on="sentinel")
+async def test_writers_and_readers_outlive_their_primary(
+    how: Failover, group: SentinelGroup
+) -> None:
     """What the replica had received is there, once, and an open stream goes on."""
     async with RedisRunStore(group.url) as store:
         await store.create("run", "work")

@@ -35,6 +35,7 @@ async def embedded(tmp_path: Path, nothing_is_left: None) -> AsyncIterator[Redis
     await asyncio.to_thread(stop_server, folder)
 
 
+@pytest.mark.fault("F9")
 async def test_a_killed_embedded_server_keeps_acknowledged_writes(
     embedded: RedisRunStore, tmp_path: Path
 ) -> None:
@@ -78,6 +79,7 @@ async def test_a_killed_embedded_server_keeps_acknowledged_writes(
         assert (await embedded.audit(run_id)).problems == ()
 
 
+@pytest.mark.fault("F12")
 async def test_an_emptied_server_ends_every_subscriber(
     tmp_path: Path, make_store: StoreMaker
 ) -> None:
@@ -102,6 +104,7 @@ async def test_an_emptied_server_ends_every_subscriber(
             assert await client.hget(store._keys.meta, "partitions") == b"1"
 
 
+@pytest.mark.fault("F12")
 async def test_a_new_run_on_an_emptied_server_is_not_the_old_one(
     tmp_path: Path, make_store: StoreMaker
 ) -> None:

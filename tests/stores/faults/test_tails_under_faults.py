@@ -14,9 +14,9 @@ from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.redis.live import hub
 from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.testing.faults import Fault, FaultProxy, always, calls, commands, nothing
 from tests.stores.faults.conftest import StoreMaker
 from tests.stores.faults.events import names_in_stream, note
-from tests.stores.faults.proxy import Fault, FaultProxy, always, calls, commands, nothing
 from tests.stores.faults.waiting import wait_for_subscribers, wait_until
 
 SUBSCRIBERS = 10
@@ -152,6 +152,7 @@ async def read_some(store: RedisRunStore, run_id: str, count: int) -> AsyncItera
     return stream
 
 
+@pytest.mark.fault("F38")
 async def test_a_trim_under_a_stalled_subscriber_is_a_gap(
     run: str, store: RedisRunStore, straight: RedisRunStore, admin: Redis
 ) -> None:
@@ -215,6 +216,7 @@ async def rewind(
 
 
 @pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.fault("F16")
 async def test_a_journal_rewound_by_a_failover_is_a_reset(
     cut: bool,
     run: str,

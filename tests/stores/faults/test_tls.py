@@ -11,10 +11,10 @@ import pytest
 from redis.asyncio import Redis
 
 from murmur_streams.core.model.errors import StoreConfigurationError
+from murmur_streams.testing.faults import ServerHandle
 from tests.authority import Authority, tls_front
 from tests.stores.faults.conftest import StoreMaker
 from tests.stores.faults.refusals import SECRET, TRIED_AGAIN, opening, refusal
-from tests.stores.faults.servers import SpareServer
 from tests.stores.faults.waiting import wait_until
 
 
@@ -36,7 +36,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 @pytest.fixture
-async def ports(authority: Authority, spare: SpareServer) -> AsyncIterator[Ports]:
+async def ports(authority: Authority, spare: ServerHandle) -> AsyncIterator[Ports]:
     """The fronts, each with a certificate of its own kind."""
     good = authority.sign("good", "IP:127.0.0.1,DNS:localhost")
     other = authority.sign("other", "DNS:elsewhere.example")
@@ -101,6 +101,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.fault("F47")
 async def test_tls_that_cannot_work_is_reported_at_once(
     name: str, ports: Ports, make_store: StoreMaker, log: pytest.LogCaptureFixture
 ) -> None:
@@ -136,8 +137,9 @@ async def test_a_given_clients_certificate_errors_are_reported_too(
         await store.close()
 
 
+@pytest.mark.fault("F47")
 async def test_a_certificate_that_goes_bad_later_is_reported_at_once(
-    authority: Authority, spare: SpareServer, make_store: StoreMaker
+    authority: Authority, spare: ServerHandle, make_store: StoreMaker
 ) -> None:
     """A live store whose server comes back with an expired certificate does not retry for long."""
     context = authority.context(authority.sign("fine", "IP:127.0.0.1"))

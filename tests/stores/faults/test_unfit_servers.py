@@ -16,16 +16,17 @@ from murmur_streams.core.model.errors import (
 )
 from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.testing.faults import FaultProxy, ServerHandle
 from tests.stores.faults.conftest import StoreMaker
 from tests.stores.faults.events import names_in_journal, note
-from tests.stores.faults.proxy import FaultProxy
 from tests.stores.faults.refusals import opening, refusal
-from tests.stores.faults.servers import SpareServer, spare_server
+from tests.stores.faults.servers import spare_server
 from tests.stores.faults.waiting import wait_until
 
 
+@pytest.mark.fault("F20")
 async def test_a_full_server_refuses_writes_whole(
-    spare: SpareServer, make_store: StoreMaker
+    spare: ServerHandle, make_store: StoreMaker
 ) -> None:
     """Nothing is half-written."""
     async with spare.client() as admin:
@@ -51,6 +52,7 @@ async def test_a_full_server_refuses_writes_whole(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of another process are Linux's")
+@pytest.mark.fault("F24")
 async def test_a_full_disk_refuses_writes_and_allows_reads(
     tmp_path: Path, make_store: StoreMaker, nothing_is_left: None
 ) -> None:
@@ -108,6 +110,7 @@ async def test_a_server_that_is_too_old_is_refused(
         ("schema_version", "new", "not of murmur-streams"),
     ],
 )
+@pytest.mark.fault("F44")
 async def test_a_key_space_of_another_kind_is_refused(
     field: str, value: str, reported: str, admin: Redis, straight: RedisRunStore
 ) -> None:

@@ -15,10 +15,11 @@ from murmur_streams.core.model.errors import (
 )
 from murmur_streams.stores.open import open_store
 from murmur_streams.stores.redis import server as server_module
+from murmur_streams.testing.faults import ServerHandle
 from tests.stores.faults.conftest import StoreMaker
 from tests.stores.faults.events import note
 from tests.stores.faults.refusals import SECRET, TRIED_AGAIN, opening, refusal
-from tests.stores.faults.servers import SpareServer, spare_server
+from tests.stores.faults.servers import spare_server
 from tests.stores.faults.waiting import wait_until
 
 BAD_URLS = {
@@ -142,15 +143,16 @@ async def test_a_wrong_or_missing_password_fails_at_once(
 
 
 async def test_a_needless_password_fails_at_once(
-    spare: SpareServer, make_store: StoreMaker
+    spare: ServerHandle, make_store: StoreMaker
 ) -> None:
     """A password for a server without one raises StoreConfigurationError."""
     text = await refusal(opening(make_store(spare.url("user:pass"))), StoreConfigurationError)
     assert "credentials" in text
 
 
+@pytest.mark.fault("F46")
 async def test_a_changed_password_is_reported_and_writes_nothing(
-    spare: SpareServer, make_store: StoreMaker
+    spare: ServerHandle, make_store: StoreMaker
 ) -> None:
     """It is changed while the store is open."""
     async with spare.client() as admin:

@@ -25,8 +25,8 @@ from murmur_streams.embedded import EmbeddedServer
 from murmur_streams.stores.redis.partition_writer import WAITING_BYTES, PartitionWriter
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.stores.redis.writes import WriteBudget
+from murmur_streams.testing.faults import CUTS, Fault, FaultProxy, Parts, Plan, calls, once
 from tests.stores.faults.events import names_in_journal, note
-from tests.stores.faults.proxy import CUTS, Fault, FaultProxy, Parts, Plan, calls, once
 from tests.stores.faults.servers import forget_all
 from tests.stores.faults.waiting import wait_until
 from tests.stores.redis.hand import expect_many
@@ -142,6 +142,7 @@ async def runs(store: RedisRunStore) -> list[str]:
 
 
 @pytest.mark.parametrize("seed", range(3))
+@pytest.mark.fault("F7")
 async def test_1000_tasks_with_random_cancels_get_true_results(
     seed: int, runs: list[str], proxy: FaultProxy, store: RedisRunStore, straight: RedisRunStore
 ) -> None:
@@ -249,6 +250,7 @@ async def test_a_run_that_ends_between_two_appends_refuses_the_second(
     assert await names_in_journal(straight, "run") == ["before", "late"]
 
 
+@pytest.mark.fault("F8")
 async def test_callers_over_the_budget_wait_their_turn(
     runs: list[str], store: RedisRunStore, proxy: FaultProxy, straight: RedisRunStore
 ) -> None:
@@ -289,6 +291,7 @@ async def test_callers_with_large_writes_wait_for_the_budget_in_bytes(
     assert most <= 2
 
 
+@pytest.mark.fault("F7")
 async def test_writes_of_cancelled_callers_still_count(
     store: RedisRunStore, proxy: FaultProxy
 ) -> None:
@@ -355,6 +358,7 @@ def one_run_in_each(store: RedisRunStore) -> list[str]:
     return [*found.values()]
 
 
+@pytest.mark.fault("F13")
 async def test_a_script_flush_under_many_writers_keeps_their_order(
     runs: list[str], store: RedisRunStore, straight: RedisRunStore, server: EmbeddedServer
 ) -> None:

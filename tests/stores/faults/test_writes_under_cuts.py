@@ -18,8 +18,8 @@ from murmur_streams.core.model.results import AgentResult
 from murmur_streams.core.model.states import RunProgress, RunState
 from murmur_streams.embedded import EmbeddedServer
 from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.testing.faults import Fault, FaultProxy, Plan, calls, once
 from tests.stores.faults.events import names_in_journal, names_in_stream, note
-from tests.stores.faults.proxy import Fault, FaultProxy, Plan, calls, once
 from tests.stores.faults.servers import forget_all
 from tests.stores.faults.waiting import wait_until
 
@@ -90,6 +90,7 @@ class Life:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(SEED, SEED + 5))
+@pytest.mark.fault("F2")
 async def test_200_random_cuts_lose_and_repeat_nothing(
     seed: int, proxy: FaultProxy, store: RedisRunStore, straight: RedisRunStore
 ) -> None:
@@ -112,6 +113,7 @@ async def test_200_random_cuts_lose_and_repeat_nothing(
 
 
 @pytest.mark.parametrize("seed", range(3))
+@pytest.mark.fault("F7")
 async def test_calls_cancelled_at_random_are_applied_at_most_once(
     seed: int, proxy: FaultProxy, store: RedisRunStore, straight: RedisRunStore
 ) -> None:
@@ -204,6 +206,7 @@ LOSSES = [
 
 @pytest.mark.parametrize("fault", LOSSES)
 @pytest.mark.parametrize("what", ON_A_RUN)
+@pytest.mark.fault("F2", "F3", "F5")
 async def test_every_write_survives_a_lost_request_or_reply(
     what: str, fault: Fault, proxy: FaultProxy, store: RedisRunStore, straight: RedisRunStore
 ) -> None:
@@ -219,6 +222,7 @@ async def test_every_write_survives_a_lost_request_or_reply(
 
 
 @pytest.mark.parametrize("fault", LOSSES)
+@pytest.mark.fault("F1")
 async def test_a_repeated_create_does_not_report_that_the_run_exists(
     fault: Fault, proxy: FaultProxy, store: RedisRunStore, straight: RedisRunStore
 ) -> None:
@@ -284,6 +288,7 @@ async def test_a_run_is_sealed_once_by_its_subscribers(
     assert (await store.audit(run_id)).problems == ()
 
 
+@pytest.mark.fault("F13")
 async def test_scripts_that_the_server_forgot_are_loaded_again_unseen(
     server: EmbeddedServer, store: RedisRunStore, straight: RedisRunStore
 ) -> None:
@@ -298,6 +303,7 @@ async def test_scripts_that_the_server_forgot_are_loaded_again_unseen(
     assert (await straight.audit("run")).problems == ()
 
 
+@pytest.mark.fault("F6")
 async def test_idle_connections_that_the_server_closed_are_not_noticed(
     store: RedisRunStore, admin: object, proxy: FaultProxy
 ) -> None:

@@ -24,6 +24,7 @@ Reported = dict[str, set[tuple[str, int]]]
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.fault("F42")
 async def test_kills_lose_no_acknowledged_write_and_repeat_none(
     kind: str, open_again: Open, tmp_path: Path
 ) -> None:

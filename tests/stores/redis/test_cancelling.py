@@ -70,6 +70,7 @@ async def test_a_cancel_wakes_the_worker_and_comes_with_each_heartbeat(
         assert (notice.claim, notice.kind) == (claim, NoticeKind.CANCEL)
 
 
+@pytest.mark.fault("F32")
 async def test_a_cancel_request_is_recorded_once(store: RedisRunStore, queue: Queue) -> None:
     """The second request leaves reason and time of the first."""
     (claim,) = await claimed(store, queue)
@@ -99,6 +100,7 @@ async def test_a_cancels_delivery_is_recorded_once_by_the_holder(
 
 @pytest.mark.parametrize("stopped", [None, "grace"])
 @pytest.mark.parametrize("state", [RunState.COMPLETED, RunState.FAILED, END])
+@pytest.mark.fault("F32")
 async def test_whatever_its_worker_asks_for_the_run_ends_cancelled(
     store: RedisRunStore, queue: Queue, state: RunState, stopped: str | None
 ) -> None:
@@ -170,6 +172,7 @@ async def test_a_run_whose_worker_is_lost_after_the_request_ends(
 
 
 @pytest.mark.parametrize("state", [RunState.COMPLETED, RunState.FAILED, END])
+@pytest.mark.fault("F32")
 async def test_a_request_after_the_end_changes_nothing(
     store: RedisRunStore, queue: Queue, state: RunState
 ) -> None:
@@ -195,6 +198,7 @@ async def test_a_lost_claim_is_reported_lost_even_after_a_cancel(
         await store.finish(claim.run_id, END, claim=claim.token)
 
 
+@pytest.mark.fault("F32")
 async def test_a_missing_run_cannot_be_cancelled(store: RedisRunStore) -> None:
     """The request raises RunNotFoundError."""
     with pytest.raises(RunNotFoundError):

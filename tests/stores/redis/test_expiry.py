@@ -225,6 +225,7 @@ def let_pass(space: Space, milliseconds: int) -> int:
 
 
 @pytest.mark.parametrize("behind_ms", [0, 30_000, 45_000, 51_000, 3_600_000, -3_600_000])
+@pytest.mark.fault("F33")
 async def test_a_busy_run_lives_whatever_its_writers_clock_says(
     space: Space, stores: Stores, behind_ms: int
 ) -> None:

@@ -245,6 +245,7 @@ def stall(space: Space, run_id: str) -> None:
     thread.join()
 
 
+@pytest.mark.fault("F35")
 async def test_a_slow_subscriber_costs_bounded_memory(
     store: RedisRunStore, writer: RedisRunStore
 ) -> None:

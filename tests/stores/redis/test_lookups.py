@@ -21,8 +21,9 @@ from murmur_streams.embedded import ensure_server_async, stop_server
 from murmur_streams.stores.redis.connection.transport import with_own_lookups
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.testing.faults import ServerHandle
 from tests.fleet.working import working
-from tests.stores.faults.servers import SpareServer, spare_server
+from tests.stores.faults.servers import spare_server
 from tests.stores.faults.waiting import wait_until
 
 AT_ONCE_SECONDS = 20
@@ -30,7 +31,7 @@ SLOTS = 2
 
 
 @pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[SpareServer]:
+async def server(tmp_path: Path) -> AsyncIterator[ServerHandle]:
     """A server on a TCP port of 127.0.0.1."""
     async with spare_server(tmp_path / "own") as server:
         yield server
@@ -57,7 +58,7 @@ async def full_executor(gate: threading.Event) -> AsyncGenerator[None]:
         await asyncio.gather(*blocked)
 
 
-async def cut(server: SpareServer) -> None:
+async def cut(server: ServerHandle) -> None:
     """Close all connections of others."""
     async with server.client() as admin:
         await admin.client_kill_filter(_type="normal", skipme=True)
@@ -65,7 +66,7 @@ async def cut(server: SpareServer) -> None:
 
 @pytest.mark.parametrize("how", ["url", "client"])
 async def test_a_store_connects_while_the_executor_is_full(
-    server: SpareServer, gate: threading.Event, how: str
+    server: ServerHandle, gate: threading.Event, how: str
 ) -> None:
     """Reads and writes go on after broken connections, though no thread of the loop is free."""
     url = f"redis://localhost:{server.port}"
@@ -79,8 +80,9 @@ async def test_a_store_connects_while_the_executor_is_full(
                 assert (await store.snapshot("before")).target == "t"
 
 
+@pytest.mark.fault("F8")
 async def test_heartbeats_go_on_while_the_executor_is_full(
-    server: SpareServer, gate: threading.Event
+    server: ServerHandle, gate: threading.Event
 ) -> None:
     """Agents fill it with to_thread, the connections break: each run is executed once."""
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(SLOTS))
@@ -140,8 +142,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
     return asked
 
 
+@pytest.mark.fault("F47")
 async def test_every_address_of_a_name_is_tried(
-    server: SpareServer, asked: list[tuple[object, ...]]
+    server: ServerHandle, asked: list[tuple[object, ...]]
 ) -> None:
     """The first that answers is taken, and the name is asked for at each new connection."""
     async with RedisRunStore(f"redis://db.test:{server.port}") as store:
@@ -154,7 +157,7 @@ async def test_every_address_of_a_name_is_tried(
 
 
 async def test_all_failed_addresses_are_named(
-    server: SpareServer, asked: list[tuple[object, ...]]
+    server: ServerHandle, asked: list[tuple[object, ...]]
 ) -> None:
     """Where no address answers the error says so of each."""
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -135,6 +135,7 @@ async def test_a_run_gone_when_its_seal_is_due_is_reported_at_once(
 
 
 @pytest.mark.parametrize("reader", ["stream", "journal follow"])
+@pytest.mark.fault("F22")
 async def test_a_run_that_expires_before_its_seal_ends_followers(
     space: Space, reader: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,6 +155,7 @@ async def test_a_run_that_expires_before_its_seal_ends_followers(
 
 
 @pytest.mark.parametrize("reader", READERS)
+@pytest.mark.fault("F22")
 async def test_a_run_that_expires_between_two_pages_is_a_reset(
     space: Space, store: RedisRunStore, reader: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

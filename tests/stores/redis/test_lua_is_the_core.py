@@ -255,6 +255,7 @@ def small_nodes(space: Space) -> Iterator[None]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.fault("F31")
 def test_scripts_and_core_agree_on_every_sequence_of_commands(
     space: Space, small_nodes: None
 ) -> None:

@@ -45,6 +45,7 @@ async def test_the_highest_epoch_counts(answers: Answers, primary: Primary) -> N
     assert await primary.address() == NEW
 
 
+@pytest.mark.fault("F15")
 async def test_a_lower_epoch_does_not_count(answers: Answers, primary: Primary) -> None:
     """The Sentinel that knew the newer primary is gone; the old one does not come back."""
     answers[0] = (2, NEW)

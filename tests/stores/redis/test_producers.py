@@ -90,6 +90,7 @@ async def test_a_call_follows_one_that_was_given_up(hand: Hand) -> None:
 
 
 @pytest.mark.parametrize("left", ["nothing", "an older record"])
+@pytest.mark.fault("F16")
 async def test_a_server_that_lost_answered_calls_is_noticed(hand: Hand, left: str) -> None:
     """After a failover its record is behind what the producer knows: the call writes nothing."""
     await hand.push("p", 1)

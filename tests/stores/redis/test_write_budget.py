@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from murmur_streams.stores.redis.writes import WriteBudget
 
 
@@ -49,6 +51,7 @@ async def test_a_small_one_does_not_overtake_a_large_one() -> None:
     assert inside(tasks) == [True, True, True]
 
 
+@pytest.mark.fault("F8")
 async def test_the_number_is_bounded_whatever_the_size() -> None:
     """Writes of size 0 count, too."""
     budget = WriteBudget(2, 100)

@@ -97,6 +97,7 @@ def test_damage_is_reported_and_the_files_stay(
 
 
 @pytest.mark.parametrize("cut", [1, 7, 30, 150])
+@pytest.mark.fault("F43")
 def test_a_log_with_a_torn_end_opens_with_all_that_is_whole(tmp_path: Path, cut: int) -> None:
     """A killed process may leave half a record at the end of the log."""
     path = tmp_path / "store"
@@ -112,6 +113,7 @@ def test_a_log_with_a_torn_end_opens_with_all_that_is_whole(tmp_path: Path, cut:
     database.close()
 
 
+@pytest.mark.fault("F43")
 def test_a_log_that_is_damaged_before_its_end_is_refused(tmp_path: Path) -> None:
     """A wrong checksum in the middle of the log is damage, and no file changes."""
     path = tmp_path / "store"

@@ -62,6 +62,7 @@ def over_the_limit(path: Path) -> None:
     database.close()
 
 
+@pytest.mark.fault("F24")
 def test_a_full_disk_refuses_writes_until_there_is_room(tmp_path: Path) -> None:
     """A write to a full disk fails and changes nothing; with free space the next one works."""
     done = subprocess.run(

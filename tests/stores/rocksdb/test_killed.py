@@ -36,6 +36,7 @@ def write_for_ever(path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.fault("F43")
 def test_a_killed_process_loses_no_acknowledged_group(tmp_path: Path) -> None:
     """Every group that was acknowledged is there, and each group is there whole or not at all."""
     path = tmp_path / "store"

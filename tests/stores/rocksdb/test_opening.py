@@ -181,6 +181,7 @@ def test_a_second_store_in_this_process_is_refused(tmp_path: Path) -> None:
     opened(path).close()
 
 
+@pytest.mark.fault("F43")
 def test_a_second_process_is_refused_with_the_holders_number(tmp_path: Path) -> None:
     """The error names the process that has the folder open, and other kinds of stores."""
     path = tmp_path / "store"

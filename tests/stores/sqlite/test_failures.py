@@ -99,6 +99,7 @@ def test_an_entry_that_is_there_already_is_refused(database: Database) -> None:
     assert write(database, appended(stored_run(database), an_entry(a_run(), 2))) == (2, 2)
 
 
+@pytest.mark.fault("F42")
 def test_a_file_at_its_size_limit_keeps_what_was_written(path: Path) -> None:
     """The error names the limit; everything acknowledged before is there, and writing can go on."""
     child = children.start("fill", path)
@@ -116,6 +117,7 @@ def test_a_file_at_its_size_limit_keeps_what_was_written(path: Path) -> None:
     database.close()
 
 
+@pytest.mark.fault("F42")
 def test_a_lock_that_is_held_for_too_long_is_named(database: Database, path: Path) -> None:
     """Writers get an error with the file and the time; readers need no lock."""
     other = open_sqlite(path, sync=False, feed_max_entries=10, busy_seconds=0.05)

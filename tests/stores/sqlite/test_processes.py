@@ -41,6 +41,7 @@ def _kill_after(path: Path, groups: int) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.fault("F42")
 def test_twenty_kills_lose_no_group_and_tear_none(tmp_path: Path) -> None:
     """After each kill every reported group is there, and each group is whole."""
     path = tmp_path / "runs.db"
@@ -61,6 +62,7 @@ def test_twenty_kills_lose_no_group_and_tear_none(tmp_path: Path) -> None:
     assert sorted(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.fault("F42")
 def test_two_writers_at_once_lose_nothing(tmp_path: Path) -> None:
     """Two processes append to one run, and seq and feed have no hole."""
     path = tmp_path / "runs.db"

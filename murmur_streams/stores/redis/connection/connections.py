@@ -164,6 +164,12 @@ class Connections:
                 if needs_new_connection(error):
                     await self.drop_idle()
                 raise
+            except TimeoutError:
+                # A firewall that forgets one connection forgets those beside it, and none is
+                # closed: each later try would wait for its own deadline, one after the other, and
+                # a heartbeat with four idle connections would come after its lease.
+                await self.drop_idle()
+                raise
             finally:
                 self._lent.discard(connection)
                 if clean:
