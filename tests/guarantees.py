@@ -188,7 +188,7 @@ ROWS: dict[str, Row] = {
     ),
     "F27": Row(
         "A worker's event loop is blocked",
-        "Its runs are taken over once; it is told to put blocking work into threads",
+        "Its runs are taken over once; a warning says to put blocking work into threads",
         chaos=("the programs' event loop is blocked",),
     ),
     "F28": Row("Two workers take over the same runs", "One of them gets each run"),
@@ -286,6 +286,11 @@ ROWS: dict[str, Row] = {
         "It listens again within 22 s, and asks the others meanwhile",
         ("sentinel",),
         chaos=("a Sentinel: connections are forgotten", "a Sentinel: everything vanishes"),
+    ),
+    "F54": Row(
+        "A black hole between an HTTP client and a pod",
+        "The client resumes after its cursor (`silence_seconds`, 45 s); the pod lets the reader go",
+        ALONE,
     ),
 }
 

@@ -34,6 +34,8 @@ from tests.chaos.worlds import WORLDS, World
 from tests.running_server import short_folder
 
 PROGRAMS, RUNS, WORKERS = 2, 6, 2
+PAUSE_SECONDS = (0.1, 1.0)
+"""Of each lane: the programs get something done meanwhile."""
 
 
 class Chaos:
@@ -99,11 +101,11 @@ async def chaos(topology: str, seed: int, faults: int, show: Callable[[str], Non
             options = {f"MURMUR_{name.upper()}": value for name, value in world.options.items()}
             crew = await stack.enter_async_context(workers(WORKERS, folder, world.url, options))
             run = Chaos(world, seed)
+            choice = random.Random(f"{seed}:programs:details")
             lanes = world.lanes | {
-                "programs": program_faults(run.programs, random.Random(f"{seed}:programs:details")),
-                "workers": worker_faults(crew, random.Random(f"{seed}:workers:details")),
+                "programs": program_faults(run.programs, choice) | worker_faults(crew, choice)
             }
-            schedule = FaultSchedule(lanes, seed)
+            schedule = FaultSchedule(lanes, seed, PAUSE_SECONDS)
 
             def show_fault(number: int, name: str) -> None:
                 show(f"{time.monotonic() - began:6.1f} s {topology}: {number} of {faults}: {name}")

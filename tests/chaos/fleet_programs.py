@@ -69,27 +69,26 @@ class FleetProgram:
 
     async def _submit_and_follow(self, key: str, choice: random.Random) -> None:
         job = Job(choice.randint(0, 8), choice.uniform(0, 0.1), choice.choice([0, 0, 0, 1, 2]))
-        found = Submitted(await self._submit(key, job, choice.choice(AGENTS)), job)
+        agent = choice.choice(AGENTS)
+        found = Submitted(await self._submit(key, job, agent), job)
         self.submitted[key] = found
         if choice.random() < 0.2:
             await asyncio.sleep(choice.uniform(0, 0.5))
             await self._cancel(found)
         if choice.random() < 0.3:
-            again = await self._submit(key, job, AGENTS[0], is_same=False)
-            if again not in {"", found.run_id}:
+            again = await self._submit(key, job, agent)
+            if again != found.run_id:
                 text = f"the key {key} stands for {again}, too"
                 self.violations.append(Violation(found.run_id, "a key is one run", text))
         await self._read(found.run_id, choice)
         self.live.discard(key)
 
-    async def _submit(self, key: str, job: Job, agent: str, *, is_same: bool = True) -> str:
+    async def _submit(self, key: str, job: Job, agent: str) -> str:
         given = {"events": job.events, "pause_seconds": job.pause_seconds, "failures": job.failures}
         while True:
             with contextlib.suppress(MurmurError):
                 handle = await self.fleet.submit(agent, given, idempotency_key=key)
                 return handle.run_id
-            if not is_same:
-                return ""
             await asyncio.sleep(0.1)
 
     async def _cancel(self, found: Submitted) -> None:

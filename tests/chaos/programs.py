@@ -92,7 +92,7 @@ class Program:
             *([self._append_expecting] * 4),
             *([self._push] * 2),
             *([self._read] * 2),
-            *(self._cancelled, self._start, self._finish),
+            *(self._cancelled, self._start, self._finish, self._delete),
         ]
         while not is_over.is_set():
             with contextlib.suppress(MurmurError):
@@ -124,6 +124,10 @@ class Program:
     async def _finish(self, run_id: str) -> None:
         self._runs.end(run_id)
         await self._recorder.finish(run_id, RunState.COMPLETED, self._event(run_id))
+
+    async def _delete(self, run_id: str) -> None:
+        self._runs.end(run_id)
+        await self._recorder.delete(run_id, force=True)
 
     async def _cancelled(self, run_id: str) -> None:
         """A call whose caller does not wait for the answer."""

@@ -63,8 +63,8 @@ async def standalone(folder: Path, seed: int) -> AsyncGenerator[World]:
 
 def _of_server(server: ServerHandle, proxy: FaultProxy, seed: int) -> dict[str, dict[str, Act]]:
     return {
-        "network": network_faults(proxy, _choice(seed, "network")),
-        "requests": request_faults(proxy, _choice(seed, "requests")),
+        "network": network_faults(proxy, _choice(seed, "network"))
+        | request_faults(proxy, _choice(seed, "requests")),
         "server": server_faults(lambda: _admin(server.port), _choice(seed, "server")),
         "processes": process_faults(server, _choice(seed, "processes")),
     }
@@ -95,7 +95,14 @@ async def sentinel(folder: Path, seed: int) -> AsyncGenerator[World]:
 def _of_service(
     group: SentinelGroup, proxies: dict[Node, FaultProxy], listened: list[TcpProxy], seed: int
 ) -> dict[str, dict[str, Act]]:
-    of_sentinels = network_faults(_choice(seed, "which").choice(listened), _choice(seed, "listen"))
+    choice = _choice(seed, "listening")
+    by_sentinel = [network_faults(proxy, choice) for proxy in listened]
+
+    def of_any_sentinel(name: str) -> Act:
+        async def act() -> None:
+            await choice.choice(by_sentinel)[name]()
+
+        return act
 
     def on_primary(make: Callable[[FaultProxy, random.Random], dict[str, Act]], lane: str):
         choice = _choice(seed, lane)
@@ -117,9 +124,8 @@ def _of_service(
     # Replicas and Sentinels have the programs' user.
     del server["the password is another one"]
     return {
-        "network": on_primary(network_faults, "network"),
-        "requests": on_primary(request_faults, "requests"),
-        "listening": {f"a Sentinel: {name}": act for name, act in of_sentinels.items()},
+        "network": on_primary(network_faults, "network") | on_primary(request_faults, "requests"),
+        "listening": {f"a Sentinel: {name}": of_any_sentinel(name) for name in by_sentinel[0]},
         "server": server,
         "processes": _of_processes(group, proxies, _choice(seed, "processes")),
     }

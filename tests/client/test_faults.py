@@ -222,6 +222,7 @@ async def test_without_a_server_errors_state_whether_work_was_done(fleet: Fleet)
             await client.handle("r-1").status()
 
 
+@pytest.mark.fault("F54")
 async def test_a_silent_connection_is_left_for_another(
     fleet: Fleet, pod: Pod, worker: None
 ) -> None:

@@ -72,6 +72,7 @@ class Chaos:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@pytest.mark.fault("F25", "F26", "F27")
 async def test_every_run_ends_once_whatever_the_workers_suffer(stage: Stage, space: Space) -> None:
     """Every run ends once and correctly, whatever happens to the workers."""
     chaos = Chaos(stage, random.Random(20_240_815))
