@@ -175,6 +175,7 @@ ROWS: dict[str, Row] = {
         "The disk is full",
         "Reads work, writes are refused whole, and go on when there is room",
         ALONE,
+        chaos=("the disk is full",),
     ),
     "F25": Row(
         "A worker is killed at any step",

@@ -98,7 +98,9 @@ async def chaos(topology: str, seed: int, faults: int, show: Callable[[str], Non
     with short_folder() as folder:
         async with contextlib.AsyncExitStack() as stack:
             world = await stack.enter_async_context(WORLDS[topology](folder, seed))
-            options = {f"MURMUR_{name.upper()}": value for name, value in world.options.items()}
+            options = {
+                f"MURMUR_{name.upper()}": str(value) for name, value in world.options.items()
+            }
             crew = await stack.enter_async_context(workers(WORKERS, folder, world.url, options))
             run = Chaos(world, seed)
             choice = random.Random(f"{seed}:programs:details")
@@ -118,7 +120,7 @@ async def chaos(topology: str, seed: int, faults: int, show: Callable[[str], Non
 
 
 async def _judge(report: Report, run: Chaos, world: World) -> None:
-    async with RedisRunStore(world.url, max_events=0) as store:
+    async with RedisRunStore(world.url, max_events=0, **world.options) as store:
         stored = await stored_runs(store, run.runs.created)
         submitted = {each.run_id: each for each in run.fleet_program.submitted.values()}
         of_fleet = await stored_runs(store, submitted)

@@ -58,7 +58,7 @@ async def standalone(folder: Path, seed: int) -> AsyncGenerator[World]:
         ServerHandle(folder / "server", settings, binary=binary) as server,
         FaultProxy(server.address) as proxy,
     ):
-        yield World(proxy.url, _of_server(server, proxy, seed))
+        yield World(proxy.url, _of_server(server, proxy, seed), {"partitions": _partitions(seed)})
 
 
 def _of_server(server: ServerHandle, proxy: FaultProxy, seed: int) -> dict[str, dict[str, Act]]:
@@ -89,7 +89,8 @@ async def sentinel(folder: Path, seed: int) -> AsyncGenerator[World]:
         hosts = ",".join(f"127.0.0.1:{proxy.port}" for proxy in listened)
         url = f"redis+sentinel://{hosts}/{group.url.split('/', 3)[3]}"
         lanes = _of_service(group, proxies, listened, seed)
-        yield World(url, lanes, {"durability": "replicated"}, may_rewind=True)
+        options = {"durability": "replicated", "partitions": _partitions(seed)}
+        yield World(url, lanes, options, may_rewind=True)
 
 
 def _of_service(
@@ -232,6 +233,10 @@ def _of_any(what: str, nodes: Callable[[], list[Node]], choice: random.Random) -
         node.thaw()
 
     return {f"a {what} is killed": killed, f"a {what} is frozen": frozen}
+
+
+def _partitions(seed: int) -> int:
+    return 1 if seed % 2 else 3
 
 
 def _choice(seed: int, lane: str) -> random.Random:

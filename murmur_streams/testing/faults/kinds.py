@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import sys
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -110,7 +111,19 @@ def process_faults(server: ServerHandle, choice: random.Random) -> dict[str, Act
         await asyncio.sleep(choice.uniform(0.05, 0.5))
         await server.promote()
 
-    return {
+    async def disk_is_full() -> None:
+        files = [each for each in server.folder.rglob("*.aof") if each.is_file()]
+        largest = max((each.stat().st_size for each in files), default=0)
+        server.limit_files(largest + choice.randint(0, 5_000))
+        await asyncio.sleep(choice.uniform(0.1, 0.6))
+        if server.node.runs:
+            server.limit_files(None)
+            await asyncio.sleep(0.1)
+        if not server.node.runs:
+            await server.start()
+
+    full = {"the disk is full": disk_is_full} if sys.platform == "linux" else {}
+    return full | {
         "the server is killed": killed,
         "the server restarts in order": server.restart,
         "the server is frozen": frozen,
@@ -151,6 +164,7 @@ def server_faults(admin: Admin, choice: random.Random, user: str = "default") ->
         "a script of another program runs": lambda: busy(5_000),
         "a script of another program runs, and the server says so": lambda: busy(10),
         "a snapshot is taken": lambda: save("BGSAVE"),
+        "the file of writes is written anew": lambda: save("BGREWRITEAOF"),
         "the right to HSET is taken away": lacks("hset"),
         "the right to XREAD is taken away": lacks("xread"),
         "the right to call functions is taken away": lacks("fcall"),

@@ -107,6 +107,16 @@ class ServerHandle:
         """Let it go on."""
         self.node.thaw()
 
+    def limit_files(self, size: int | None) -> None:
+        """Let its files grow to so many bytes and no further, as on a full disk; None: no limit.
+
+        Linux only. A server that syncs each write ends itself when it cannot write.
+        """
+        import resource  # Not on Windows.
+
+        most = resource.RLIM_INFINITY
+        resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (most if size is None else size, most))
+
     async def demote(self) -> None:
         """Make it a replica of a primary that does not exist: it keeps its data, takes no write."""
         async with self.client() as admin:
