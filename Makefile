@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test newest oldest matrix chaos guarantees check lint format bench bench-quick bench-peers bench-compare lock clean distclean
+.PHONY: help demo test newest oldest matrix chaos simulate guarantees check lint format bench bench-quick bench-peers bench-compare lock clean distclean
 
 VENV    := .venv
 BIN     := $(VENV)/bin
@@ -52,7 +52,10 @@ chaos: $(VENV)/.stamp-dev ## Let faults happen while programs work (SEED=7 FAULT
 guarantees: $(VENV)/.stamp-dev ## Make the table of docs/guarantees.md from the tests
 	@$(BIN)/python -m tests.guarantees
 
-check: lint matrix ## The one gate: format, lint, types, layers, other servers, all tests
+simulate: $(VENV)/.stamp-dev ## Run the engine in simulations, each made from a seed (SEEDS=10000; SEED=7 shows one)
+	@$(BIN)/python -m tests.simulation $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SEED),--seed $(SEED))
+
+check: lint simulate matrix ## The one gate: format, lint, types, layers, other servers, all tests
 	@$(MAKE) --no-print-directory test FULL=1
 
 lint: $(VENV)/.stamp-dev ## The gate without the tests

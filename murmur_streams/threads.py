@@ -52,8 +52,13 @@ async def call_in_thread(name: str, function: Callable[[], T]) -> T:
             # The loop is closed, so the caller has ended.
             return
 
-    threading.Thread(target=run, name=name, daemon=True).start()
+    start_thread(name, run)
     return await outcome
+
+
+def start_thread(name: str, run: Callable[[], None]) -> None:
+    """Run a function in a new daemon thread."""
+    threading.Thread(target=run, name=name, daemon=True).start()
 
 
 def _for_the_caller(error: BaseException) -> BaseException:

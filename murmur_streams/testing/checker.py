@@ -18,7 +18,7 @@ from itertools import chain, pairwise
 from murmur_streams.core.model import commands
 from murmur_streams.core.model.entries import Cursor, EntryType, JournalEntry
 from murmur_streams.core.model.errors import RunDamagedError
-from murmur_streams.core.model.events import RunEvent
+from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.run import Run, run_to_fields
 from murmur_streams.core.model.states import TERMINAL_STATES, RunState
 from murmur_streams.core.rules.audit import field_problems, order_problems
@@ -29,6 +29,8 @@ from murmur_streams.testing.run_view import RunView, events_of, own_fields
 
 _BETWEEN = frozenset({EntryType.SNAPSHOT, EntryType.SEALED})
 """Entries that may follow a write within its version."""
+_OF_THE_STORE = frozenset({RunEventType.RUN_CANCELLED, RunEventType.AGENT_STARTED})
+"""Events that a store writes itself, when it cancels or starts a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +158,7 @@ def _known_events(view: RunView) -> Iterator[str]:
         return
     written = {own_fields(event) for call in view.calls for event in events_of(call.command)}
     for entry in view.stored.journal:
-        # The store's own event of a cancellation is not a caller's.
-        is_event = not entry.type.startswith("run.") and entry.type != "run_cancelled"
+        is_event = not entry.type.startswith("run.") and entry.type not in _OF_THE_STORE
         if is_event and own_fields(entry.fields) not in written:
             yield f"no call wrote the event of entry {entry.id} with these fields"
 
@@ -227,6 +228,23 @@ def _attempts(view: RunView) -> Iterator[str]:
             yield f"entry {entry.id} is of attempt {after}, after one of attempt {before}"
 
 
+def _holders(view: RunView) -> Iterator[str]:
+    """A worker's write is in the journal between its start of the run and the end of its claim."""
+    if view.first_seq != 1 or view.was_deleted:
+        return
+    holder: str | None = None
+    holders: dict[int, str | None] = {}
+    for entry in view.stored.journal:
+        holders[entry.seq] = holder
+        if entry.type == EntryType.STATE:
+            holder = entry.fields.get("claim")
+    for call in view.calls:
+        if (claim := getattr(call.command, "claim", None)) is not None:
+            for seq in chain.from_iterable(view.seqs_of_write(call.command)):
+                if holders[seq] != claim:
+                    yield f"entry {seq} is of claim {claim}, and {holders[seq]} held the run"
+
+
 def _readers(view: RunView) -> Iterator[str]:
     visible = visible_events(view.stored.journal)
     stored = {event.id for event in visible}
@@ -282,6 +300,7 @@ RULES: dict[str, Callable[[RunView], Iterator[str]]] = {
     "the journal's order is that of the calls": _real_time,
     "a refusal has its reason": _refusals,
     "attempts do not interleave": _attempts,
+    "a worker writes only while it holds the run": _holders,
     "a reader gets each event once, in order": _readers,
     "the feed has each entry once, in order": _feed,
 }

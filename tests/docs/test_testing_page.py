@@ -49,7 +49,7 @@ def test_the_programs_of_the_page_pass(tmp_path: Path) -> None:
         (tmp_path / name).write_text(text, encoding="utf-8")
     done = run_pytest(tmp_path, "-W", "error", "--basetemp", str(tmp_path / "base"))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "7 passed" in done.stdout
+    assert "27 passed" in done.stdout
     assert done.stderr == ""
     # The session's server has ended: its socket is gone.
     assert list(tmp_path.glob("base/murmur*/data")), "the session had a server"

@@ -131,6 +131,12 @@ def first_refused(history: History) -> Call:
     )
 
 
+def written_after_the_claim(history: History, stored: Stored) -> None:
+    """A write of a worker that does not hold the run."""
+    call = next(call for call in history.calls if isinstance(call.command, Append))
+    call.command = replace(call.command, claim="lost")
+
+
 def refused_event_written(history: History, stored: Stored) -> None:
     command = first_refused(history).command
     assert isinstance(command, Append)
@@ -230,6 +236,7 @@ TAMPERINGS: dict[str, tuple[str, Callable[[History, Stored], None]]] = {
     "a refusal without a reason": ("refusal has its reason", refused_for_no_reason),
     "a created run that is gone": ("created run exists", created_run_gone),
     "attempts that interleave": ("interleave", attempts_mixed),
+    "a write without the claim": ("while it holds the run", written_after_the_claim),
     "a write at another version": ("acknowledged", other_version),
     "a reader's event doubled": (
         "reader gets each event once",

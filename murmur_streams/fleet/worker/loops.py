@@ -12,6 +12,7 @@ import platform
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 
 from murmur_streams.core.model.errors import MurmurError, StoreClosedError, StoreError
 from murmur_streams.core.model.work import Beat, ClaimNotice, ControlMessage, WorkerInfo
@@ -26,6 +27,7 @@ BLOCK_SECONDS = 20.0
 """How long one read of the control stream waits. Longer means fewer commands of an idle worker."""
 FROM_THE_START = ""
 PYTHON = platform.python_version()
+VERSION = version("murmur-streams")
 
 
 def heartbeat_seconds(lease_seconds: float, live_ttl_ms: int) -> float:

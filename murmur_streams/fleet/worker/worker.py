@@ -8,7 +8,6 @@ import os
 import random
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from importlib.metadata import version
 from typing import Any
 
 from murmur_streams.core.model import errors, work
@@ -296,7 +295,7 @@ class Worker:
             id=self.name,
             host=self._host,
             pid=os.getpid(),
-            version=version("murmur-streams"),
+            version=loops.VERSION,
             python=loops.PYTHON,
             targets=sorted(self._targets),
             concurrency=self._concurrency,

@@ -1,10 +1,13 @@
+import asyncio
 import resource
 import subprocess
 import sys
+from collections.abc import Awaitable
 from pathlib import Path
 
 import pytest
 
+from murmur_streams import RunEvent, RunEventType, RunState
 from murmur_streams.core.model.errors import (
     OutcomeUnknownError,
     StoreClosedError,
@@ -17,6 +20,7 @@ from murmur_streams.core.model.errors import (
 from murmur_streams.stores.local.rocksdb.binding import failure
 from murmur_streams.stores.local.rocksdb.database import RocksDatabase
 from murmur_streams.stores.local.rocksdb.open_folder import OpenFolder
+from murmur_streams.stores.local.rocksdb.store import RocksDBRunStore
 from tests.stores.rocksdb.making import appended, created, new_run, opened
 
 UNLIMITED = resource.RLIM_INFINITY
@@ -118,6 +122,32 @@ def test_a_disk_that_does_not_confirm_leaves_the_outcome_unknown(
     stored, group = appended(stored)
     assert database.commit(group)[1] == 2
     database.close()
+
+
+async def test_a_group_without_confirmation_is_written_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its callers get OutcomeUnknownError; its events are there once, and its readers get them."""
+    async with RocksDBRunStore(tmp_path / "store", sync=True) as store:
+        await store.create("run", "work")
+
+        async def read() -> list[object]:
+            return [event.data async for event in store.stream("run") if event.data is not None]
+
+        def append(number: int) -> Awaitable[int]:
+            return store.append(
+                "run", RunEvent(type=RunEventType.LOG, run_id="run", data=f"{number}")
+            )
+
+        reading = asyncio.create_task(read())
+        await append(0)
+        with monkeypatch.context() as patched:
+            patched.setattr(OpenFolder, "sync", lambda _: failing("IO error: Input/output error"))
+            calls = [*map(append, range(1, 6)), store.finish("run", RunState.COMPLETED)]
+            outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} == {OutcomeUnknownError}
+        async with asyncio.timeout(60):
+            assert await reading == [f"{number}" for number in range(6)]
 
 
 def test_a_synchronous_store_writes_and_reads_as_another(tmp_path: Path) -> None:

@@ -50,7 +50,9 @@ class OpenFile:
     """``looked`` was called for all entries of the feed up to this one."""
 
     def __post_init__(self) -> None:
-        self.writer = GroupWriter(self.database, self.writing, self.begin, self._written)
+        self.writer = GroupWriter(
+            self.database, self.writing, self.begin, self._written, lambda: self.looked(None)
+        )
         # A store that is collected without ``close``, or whose event loop is closed already, must
         # not lock its file for this process.
         self.let_go = weakref.finalize(
@@ -98,14 +100,14 @@ class OpenFile:
             # Every subscriber reads for itself, and gets the error if it concerns its run.
             self.reading.call_on_loop(self._saw, None, seen_n)
 
-    def _news(self, seen_n: int) -> tuple[set[str] | None, int]:
+    def _news(self, seen_n: int) -> tuple[Collection[str] | None, int]:
         """Which runs were written to after an entry of the feed (None: any), and the last one."""
         if seen_n == _UNKNOWN:
             return None, self.reader.feed_ends()[1][1]
-        run_ids, has_gap = set[str](), False
+        run_ids, has_gap = dict[str, None](), False  # in the order of the feed
         while rows := self.reader.feed(seen_n, LOOK_PAGE):
             has_gap = has_gap or rows[0].position[1] != seen_n + 1
-            run_ids |= {row.entry.run_id for row in rows}
+            run_ids |= dict.fromkeys(row.entry.run_id for row in rows)
             seen_n = rows[-1].position[1]
         return None if has_gap else run_ids, seen_n
 

@@ -10,7 +10,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
-from murmur_streams.core.model.errors import StoreClosedError, StoreError
+from murmur_streams.core.model.errors import OutcomeUnknownError, StoreClosedError, StoreError
 from murmur_streams.stores.local.engine.access import Begin
 from murmur_streams.stores.local.engine.database import Database
 from murmur_streams.stores.local.engine.database_thread import DatabaseThread
@@ -59,6 +59,8 @@ class GroupWriter:
     committed: Callable[[list[Written], range], None]
     """Called on the event loop with what a group wrote and the n of its entries in the feed,
     before its callers get their answers."""
+    unsure: Callable[[], None]
+    """Called on the event loop when a group may have been written, before its callers learn it."""
     known: KnownRows = field(default_factory=KnownRows)
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     _waiting: deque[_GroupedCall] = field(default_factory=deque[_GroupedCall])
@@ -114,7 +116,8 @@ class GroupWriter:
         try:
             outcome = self._write(group)
         except BaseException as error:  # noqa: BLE001  # each caller gets its own
-            if len(group) == 1:
+            # A group that may be in the database is not repeated: its calls would be there twice.
+            if len(group) == 1 or isinstance(error, OutcomeUnknownError):
                 outcome = _failed(group, error)
             else:
                 for call in group:
@@ -149,9 +152,13 @@ class GroupWriter:
             raise
         try:
             _, last_n = self.database.commit(changes)
-        except BaseException:
+        except BaseException as error:
             for run_id in changes.runs:
                 self.known.runs.pop(run_id, None)
+            if isinstance(error, OutcomeUnknownError):
+                # What may be there now was not handed on to readers and workers: they have to look.
+                # A reader would otherwise wait for ever if that was the last entry of its run.
+                self.thread.call_on_loop(self.unsure)
             raise
         self._remember(transaction)
         feed = range(last_n - len(changes.feed) + 1, last_n + 1)
