@@ -133,8 +133,10 @@ def first_refused(history: History) -> Call:
 
 def written_after_the_claim(history: History, stored: Stored) -> None:
     """A write of a worker that does not hold the run."""
-    call = next(call for call in history.calls if isinstance(call.command, Append))
-    call.command = replace(call.command, claim="lost")
+    for call in history.calls:
+        if isinstance(call.command, Append):
+            call.command = replace(call.command, claim="lost")
+            break
 
 
 def refused_event_written(history: History, stored: Stored) -> None:
