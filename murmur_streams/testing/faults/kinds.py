@@ -122,7 +122,7 @@ def process_faults(server: ServerHandle, choice: random.Random) -> dict[str, Act
         if not server.node.runs:
             await server.start()
 
-    full = {"the disk is full": disk_is_full} if sys.platform == "linux" else {}
+    full: dict[str, Act] = {"the disk is full": disk_is_full} if sys.platform == "linux" else {}
     return full | {
         "the server is killed": killed,
         "the server restarts in order": server.restart,

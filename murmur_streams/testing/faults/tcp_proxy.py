@@ -263,7 +263,8 @@ class Side:
             await self.write(data)
         await self._proxy.flowing(self._direction)
         if not self.vanishes and self._writer.can_write_eof():
-            self._writer.write_eof()
+            with contextlib.suppress(OSError):  # The receiver has closed it as well.
+                self._writer.write_eof()
 
 
 async def together(*works: Coroutine[None, None, None]) -> None:

@@ -126,6 +126,13 @@ async def test_a_proxy_that_was_not_started_says_so() -> None:
         TcpProxy(("127.0.0.1", 1)).shut()
 
 
+async def message(heard: Any) -> dict[str, Any]:
+    """The next one."""
+    found = await heard.get_message(timeout=10)
+    assert found is not None
+    return found
+
+
 async def test_subscribers_get_messages_through_a_fault_proxy(
     proxy: FaultProxy, admin: Any
 ) -> None:
@@ -134,10 +141,10 @@ async def test_subscribers_get_messages_through_a_fault_proxy(
 
     async with Redis.from_url(proxy.url, protocol=2) as client, client.pubsub() as heard:
         await heard.subscribe("faults:news")
-        assert (await heard.get_message(timeout=10))["type"] == "subscribe"
+        assert (await message(heard))["type"] == "subscribe"
         for text in (b"one", b"two"):
             await admin.publish("faults:news", text)
-            assert (await heard.get_message(timeout=10))["data"] == text
+            assert (await message(heard))["data"] == text
 
 
 async def test_what_happens_to_a_server(tmp_path: Path, nothing_is_left: None) -> None:
