@@ -10,7 +10,7 @@
 --   UNCONFIRMED             this number of partitions is not recorded here; nothing was written
 -- WRITES base
 -- COST 1 HGET, 1 SREM, 1 ZCARD, up to 64 XADD
--- include: refusals, keys, queue, partition
+-- include: refusals, keys, wake, partition
 
 local base, target = KEYS[1], ARGV[1]
 local refused = unconfirmed(base, ARGV[2])

@@ -186,7 +186,7 @@ class Settings:
         None,
         _URL,
         "The store of the runs: `redis://`, `rediss://`, `unix://`, `redis+sentinel://`, "
-        "`embedded:`, `sqlite:` or `rocksdb:`.",
+        "`redis+cluster://`, `embedded:`, `sqlite:` or `rocksdb:`.",
         "the embedded server",
     )
     data_dir: Path | None = _setting(
@@ -196,8 +196,8 @@ class Settings:
         "the user's data folder",
     )
     key_prefix: str = _setting("murmur:runs", _PREFIX, "The first part of every key on the server.")
-    partitions: int = _setting(
-        1, _whole(1, 256), "How many partitions the runs are spread over; the same in all programs."
+    partitions: int | None = _setting(
+        None, _whole(1, 256), "How many partitions; the same in all programs.", "1; on a cluster 16"
     )
     durability: str = _setting(
         "primary", _one_of("primary", "replicated"), "Whether a write to Redis waits for replicas."

@@ -9,18 +9,7 @@
 --   NOT_FOUND
 -- WRITES run journal
 -- COST 1 HGETALL, 1 XREVRANGE, 7 ZSCORE, 2 XADD, 1 HSET; 1 XADD and PEXPIREAT for the worker; or as finish
--- include: states, time, refusals, keys, expiry, run, events, index, journal, queue, cancel
-
-local CONTROL_MESSAGES = 100
-local CONTROL_MS = 3600000
-
--- Only a hint, for speed: the answer of every heartbeat repeats it, so a lost message loses nothing.
-local function wake_worker(run, run_id, now)
-  local control = control_key(CALL.base, run.worker)
-  redis.call('XADD', control, 'MAXLEN', '~', CONTROL_MESSAGES, '*', 'kind', 'cancel',
-    'run', run_id, 'claim', run.claim)
-  redis.call('PEXPIREAT', control, digits(now + CONTROL_MS))
-end
+-- include: states, time, refusals, keys, expiry, run, events, index, journal, queue, cancel, control
 
 local function request_cancel(run_id, at)
   local reason, host = ARGV[at], ARGV[at + 1]
@@ -53,7 +42,7 @@ local function request_cancel(run_id, at)
     expire_ended(run, keys)
     return 'OK cancelled'
   end
-  if run.claim ~= '' then try(wake_worker, run, run_id, now) end
+  if run.claim ~= '' then try(wake_worker, base, run, run_id, now) end
   add_entry(writer, requested)
   write_head(run, writer, changes)
   touch_live(run, keys, CALL.now_ms, CALL.live_ttl_ms)

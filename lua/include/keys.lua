@@ -12,6 +12,8 @@ local function restoring_key(base, run_id, digest)
 end
 local function producer_key(base, producer) return base .. ':producer:' .. producer end
 local function wake_key(base, target) return base .. ':wake:' .. target end
+local function idle_key(base, target) return base .. ':idle:' .. target end
+local function hints_channel(base, worker) return base .. ':hints:' .. worker end
 local function index_key(base) return base .. ':index' end
 local function state_index_key(base, state) return base .. ':index:state:' .. state end
 local function target_index_key(base, target) return base .. ':index:target:' .. target end

@@ -1,9 +1,7 @@
--- include: states, time, refusals, keys, expiry, run, index
+-- include: states, time, refusals, keys, expiry, run, index, wake
 -- The queue of a target: ready runs in their order, behind them the delayed runs by due time.
 local DELAYED = 10000000000000
 local PRIORITY_STEP_MS = 60000
-local WAKE_TOKENS = 64
-local WAKE_TTL_MS = 86400000
 local MOVED_AT_ONCE = 100
 
 -- Checks the fields that only claims, ends and cancels need: damage to them does not prevent a delete.
@@ -30,17 +28,6 @@ end
 
 local function queue_score(run, now)
   return run.due_ms > now and DELAYED + run.due_ms or ready_score(run)
-end
-
--- Adds a wake-up token for one idle worker. A token is only a hint, so a short stream is enough. Waiting
--- workers extend the stream's expiry; without one it expires after a day, and so does a stream that is
--- made here, so that agents that were removed leave nothing behind.
-local function wake(base, target, run_id)
-  local key = wake_key(base, target)
-  local there = redis.call('XADD', key, 'NOMKSTREAM', 'MAXLEN', WAKE_TOKENS, '*', 'run', run_id)
-  if there then return end
-  redis.call('XADD', key, '*', 'run', run_id)
-  redis.call('PEXPIREAT', key, digits(server_ms() + WAKE_TTL_MS))
 end
 
 -- A delayed run wakes a worker, too: that worker then knows when the run is due. If the queue's key has
@@ -112,9 +99,13 @@ local function read_queue(base, target, now, limit)
   return ready, waiting, due
 end
 
+-- Whether a worker of a target would find a run now.
+local function has_work(base, target, now)
+  if redis.call('SISMEMBER', paused_key(base), target) == 1 then return false end
+  return next_due_ms(base, target, now) == 0 or #ready_runs(base, target, 1) > 0
+end
+
 -- Wakes one more worker of a target that has work: an earlier token may have gone to a worker that died.
 local function wake_if_ready(base, target, now)
-  if redis.call('SISMEMBER', paused_key(base), target) == 1 then return end
-  local next_due = next_due_ms(base, target, now)
-  if next_due == 0 or #ready_runs(base, target, 1) > 0 then wake(base, target, '') end
+  if has_work(base, target, now) then wake(base, target, '') end
 end

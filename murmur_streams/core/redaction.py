@@ -11,7 +11,7 @@ _OPTION = re.compile(
 )
 # A port that is not a number may be a password whose @ was forgotten.
 _BAD_PORT = re.compile(r"([^/?#:\[]*):(?!\d*(?:[/?#]|$)).*", re.DOTALL)
-# A comma separates the hosts of several Sentinels.
+# A comma separates the hosts of several Sentinels or nodes.
 _BAD_PORTS = re.compile(r"((?:[^/?#:,\[]*(?::\d*)?,)*[^/?#:\[]*):(?!\d*(?:[/?#,]|$)).*", re.DOTALL)
 
 
@@ -32,7 +32,8 @@ def redacted(url: str) -> str:
 
 
 def _bad_port(scheme: str, rest: str) -> re.Match[str] | None:
-    return (_BAD_PORTS if "+sentinel" in scheme else _BAD_PORT).fullmatch(rest)
+    has_several = scheme.endswith(("+sentinel:", "+cluster:"))
+    return (_BAD_PORTS if has_several else _BAD_PORT).fullmatch(rest)
 
 
 def _parts(url: str) -> tuple[str, str, str]:

@@ -20,7 +20,6 @@ from importlib import import_module
 from typing import Any, Self, TypeAlias, cast
 
 from pydantic import BaseModel, RootModel
-from redis.asyncio import Redis
 
 from murmur_streams.core.model import errors, results
 from murmur_streams.core.model.events import RunEvent, RunEventType
@@ -29,6 +28,7 @@ from murmur_streams.core.model.run import Run
 from murmur_streams.core.model.states import RunProgress, RunState
 from murmur_streams.stores.local.memory.store import InMemoryRunStore as OurInMemoryRunStore
 from murmur_streams.stores.protocol import RunStore
+from murmur_streams.stores.redis.connection.maker import AnyClient
 from murmur_streams.stores.redis.store import RedisRunStore as OurRedisRunStore
 
 OWNER_LEASE_SECONDS = 30.0
@@ -230,7 +230,7 @@ class RedisRunStore(MurmurRunStore):
         self,
         url: str | None = None,
         *,
-        client: Redis | None = None,
+        client: AnyClient | None = None,
         owner_lease_seconds: float | None = OWNER_LEASE_SECONDS,
         **options: Any,
     ) -> None:
@@ -242,7 +242,7 @@ class RedisRunStore(MurmurRunStore):
         self._client = store.client
 
     @property
-    def client(self) -> Redis:
+    def client(self) -> AnyClient:
         """The client that was given, or made for the URL."""
         return self._client
 

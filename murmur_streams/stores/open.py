@@ -14,10 +14,16 @@ from murmur_streams.stores.local.engine.store import LocalRunStore
 from murmur_streams.stores.local.memory.store import InMemoryRunStore
 from murmur_streams.stores.redis.store import RedisRunStore
 
-_REDIS_SCHEMES = frozenset({"redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel"})
+_REDIS_SCHEMES = frozenset(
+    {
+        *("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel"),
+        *("redis+cluster", "rediss+cluster"),
+    }
+)
 _DISK_SCHEMES = frozenset({"sqlite", "rocksdb"})
 _SCHEMES = (
-    "memory:, redis://, rediss://, unix://, redis+sentinel://, embedded:, sqlite: or rocksdb:"
+    "memory:, redis://, rediss://, unix://, redis+sentinel://, redis+cluster://, embedded:, "
+    "sqlite: or rocksdb:"
 )
 
 AnyStore = RedisRunStore | LocalRunStore
@@ -29,6 +35,7 @@ def open_store(url: str, **options: Any) -> AnyStore:
     Args:
         url: ``memory:``, ``redis://host:6379/0``, ``rediss://…``, ``unix:///path/to/socket``,
             ``redis+sentinel://host:26379,host:26379/service`` (``rediss+sentinel://…``),
+            ``redis+cluster://host:6379,host:6379`` (``rediss+cluster://…``),
             ``embedded:`` (the default folder) or ``embedded:///path/to/folder``,
             ``sqlite:///path/to/file`` or ``rocksdb:///path/to/folder`` (``sqlite:runs.db`` is a
             path from the current folder). An embedded server is started here if none runs, which

@@ -183,7 +183,7 @@ async def sandbox(stage: Stage, play: Scenario, way: str) -> Sandbox:
 
 async def caught_call(stage: Stage, call: Awaitable[Any]) -> Script:
     """The script that a call would send, with its keys and arguments."""
-    loader, caught = stage.store._server.loader, list[Script]()
+    loader, caught = stage.store._server.nodes.all[0].loader, list[Script]()
     command = loader.command
 
     def catch(name: str, keys: Sequence[str], args: Sequence[Any]) -> tuple[object, ...]:

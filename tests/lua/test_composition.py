@@ -11,6 +11,7 @@ from murmur_streams.stores.redis.script_rights import FREEING_COMMANDS
 from murmur_streams.stores.redis.scripts import (
     HOT_COMMANDS,
     HOT_COMMIT,
+    Sources,
     compose,
     load_library,
     load_scripts,
@@ -126,4 +127,4 @@ def test_composing_drops_unused_functions_and_inlines_numbers(tmp_path: Path) ->
     (tmp_path / "include").mkdir()
     (tmp_path / "include" / "tools.lua").write_text(TOOLS)
     (tmp_path / "used.lua").write_text(USED)
-    assert compose(tmp_path / "used.lua", tmp_path) == COMPOSED
+    assert compose(tmp_path / "used.lua", Sources(tmp_path)) == COMPOSED

@@ -64,7 +64,7 @@ async def prepared(stage: Stage, command: Any, run_id: str = RUN) -> Script:
 async def test_a_store_uses_the_library_where_the_server_has_functions(stage: Stage) -> None:
     """Other servers get the scripts."""
     await stage.store.ping()
-    loader, library = stage.store._server.loader, load_library()
+    loader, library = stage.store._server.nodes.all[0].loader, load_library()
     assert loader.uses_functions == (FUNCTION in WAYS)
     if loader.uses_functions:
         stage.admin.function_delete(library.name)

@@ -168,7 +168,9 @@ async def look_now(fleet: Fleet) -> None:
     """Do what the store does once a minute."""
     store = await fleet.store()
     assert isinstance(store, RedisRunStore)
-    store._server.preparation.eviction.note(await server_info(store._server._commands, "memory"))
+    store._server.nodes.all[0].preparation.eviction.note(
+        await server_info(store._server.nodes.all[0].commands, "memory")
+    )
 
 
 async def test_refused_credentials_are_503_at_once_and_pass(

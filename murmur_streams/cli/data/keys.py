@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -15,6 +16,7 @@ from murmur_streams.cli.shell.session import Session
 from murmur_streams.core.model.run import Run, listing_key
 from murmur_streams.core.model.states import RunState
 from murmur_streams.core.redaction import redacted
+from murmur_streams.stores.redis.connection.maker import ConnectionMaker
 from murmur_streams.stores.redis.keys import Keys, removal_row
 from murmur_streams.stores.redis.store import RedisRunStore, server_of
 
@@ -109,11 +111,14 @@ def _while_live(keys: Keys, run: Run) -> list[tuple[str, ...]]:
 
 def client_for(session: Session, store: RedisRunStore) -> ClientCommand:
     """How to reach the server from a shell; a password is never printed."""
-    given = store.client.connection_pool.connection_kwargs
+    given = ConnectionMaker.of(store.client).settings
     cli = redis_cli(given, tls=store.where.startswith("rediss:"))
     url = ("--url", redacted(session.given.url)) if session.given.url else ()
     if "+sentinel:" in store.where:
         hint = "it asks the Sentinels for the primary: SENTINEL GET-MASTER-ADDR-BY-NAME names it"
+        return ClientCommand(("murmur-streams", "redis", *url), hint)
+    if "+cluster:" in store.where:
+        hint = "redis-cli -c does it, too: it follows the slots to their nodes"
         return ClientCommand(("murmur-streams", "redis", *url), hint)
     if session.is_embedded:
         hint = f"redis-cli does it, too, while the server runs: {shlex.join(cli)}"
@@ -123,7 +128,7 @@ def client_for(session: Session, store: RedisRunStore) -> ClientCommand:
     return ClientCommand(cli, "murmur-streams redis does it, too, and needs no redis-cli")
 
 
-def redis_cli(given: dict[str, Any], *, tls: bool = False) -> tuple[str, ...]:
+def redis_cli(given: Mapping[str, Any], *, tls: bool = False) -> tuple[str, ...]:
     """The redis-cli that connects like a client with these settings, without its password."""
     argv: list[str] = ["redis-cli"]
     database = int(given.get("db") or 0)

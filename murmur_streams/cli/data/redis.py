@@ -12,13 +12,13 @@ from typing import Annotated, Any, cast
 
 import typer
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from murmur_streams.cli.shell.command import FAILED, command
 from murmur_streams.cli.shell.session import Session
 from murmur_streams.core.model.errors import InvalidInputError, StoreUnavailableError
 from murmur_streams.stores.redis.connection import failures
-from murmur_streams.stores.redis.connection.pools import Pools
+from murmur_streams.stores.redis.connection.topology import topology_of
 
 CONNECT_SECONDS = 5.0
 Reply = object
@@ -92,17 +92,18 @@ async def raw_connection(session: Session) -> AsyncGenerator[Any]:
         StoreUnavailableError, StoreConfigurationError: it failed, or was lost.
     """
     async with session.redis_store() as store:
-        pools = Pools(store.client, CONNECT_SECONDS)
+        topology = topology_of(store.client, CONNECT_SECONDS)
         try:
-            async with pools.commands.connection() as connection:
+            await topology.find()
+            async with topology.pools[0].commands.connection() as connection:
                 yield connection
-        except failures.NeverSentError as error:
-            cause = error.__cause__ or error
+        except (failures.NeverSentError, RedisError, OSError) as error:
+            cause = failures.reason_of(error)
             if failures.fate_of(cause) in failures.FINAL:
                 raise failures.clear_error(cause, store.where) from None
             raise failures.unavailable(store.where, cause) from None
         finally:
-            await pools.close()
+            await topology.close()
 
 
 async def ask(connection: Any, argv: Sequence[str]) -> Reply:

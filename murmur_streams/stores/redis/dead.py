@@ -72,11 +72,14 @@ class RedisDeadLetters(DeadLetterBox):
 
     async def _purge(self, target: str | None, older_than_ms: int | None) -> int:
         how: tuple[object, ...] = ("MAXLEN", 0)
-        if older_than_ms is not None:
-            how = ("MINID", max(0, clock_ms(await self._server.read("TIME")) - older_than_ms))
         count = 0
         for name, partition in await self._streams(target):
-            count += int(await self._server.read("XTRIM", self._keys.dead(name, partition), *how))
+            key = self._keys.dead(name, partition)
+            if older_than_ms is not None:
+                # By the clock of the server that has the letters.
+                clock, _ = await self._server.read_all(("TIME",), ("EXISTS", key))
+                how = ("MINID", max(0, clock_ms(clock) - older_than_ms))
+            count += int(await self._server.read("XTRIM", key, *how))
             await self._forget(name, partition)
         return count
 

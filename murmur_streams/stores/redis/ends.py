@@ -9,7 +9,8 @@ from redis.exceptions import RedisError
 from murmur_streams.core.model.errors import RunNotFoundError
 from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.redis.replies import text, text_or_none
-from murmur_streams.stores.redis.server import Retries, Server
+from murmur_streams.stores.redis.retries import Retries
+from murmur_streams.stores.redis.server import Server
 from murmur_streams.stores.work_store import NoteState
 
 BLOCK_SECONDS = 20.0

@@ -74,6 +74,11 @@ class Keys:
         """The partition whose hash tag all keys of the run share."""
         return zlib.crc32(run_id.encode()) % self.partitions if self.partitions > 1 else 0
 
+    @staticmethod
+    def partition_of_key(key: str) -> int:
+        """The partition in whose hash tag a key is."""
+        return int(key.partition("{")[2].partition("}")[0])
+
     @property
     def all_partitions(self) -> range:
         """Every partition's number."""
@@ -131,8 +136,16 @@ class Keys:
     def wake(self, target: str, partition: int) -> str:
         return f"{self.base(partition)}:wake:{target}"
 
+    def idle(self, target: str, partition: int) -> str:
+        """On a cluster: the workers that wait for runs of a target."""
+        return f"{self.base(partition)}:idle:{target}"
+
     def control(self, worker_id: str, partition: int) -> str:
         return f"{self.base(partition)}:control:{worker_id}"
+
+    def hints(self, worker_id: str, partition: int) -> str:
+        """The channel on which a worker of a cluster is woken."""
+        return f"{self.base(partition)}:hints:{worker_id}"
 
     def tail(self, reader_id: str, partition: int) -> str:
         return f"{self.base(partition)}:tail:{reader_id}"

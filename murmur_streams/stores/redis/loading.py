@@ -34,16 +34,22 @@ _STAMP = "library:"
 
 
 class Loader:
-    """Knows how one store's server is called, and loads what that needs."""
+    """Knows how one store's server is called, and loads what that needs.
 
-    def __init__(self, connections: Connections) -> None:
+    Args:
+        connections: to the server.
+        is_cluster: whether it is a node of a cluster, where scripts wake workers in another way.
+    """
+
+    def __init__(self, connections: Connections, *, is_cluster: bool = False) -> None:
         self._connections = connections
+        self._is_cluster = is_cluster
         self.uses_functions = False
         self._stamped_ms = 0
 
     async def find_functions(self) -> None:
         """Find out, by trying, whether the server has the library or takes it."""
-        library = load_library()
+        library = load_library(is_cluster=self._is_cluster)
         loaded = ("FCALL", library.function(LOADED), 0)
         [found] = await self._connections.every_reply([loaded])
         if isinstance(found, RedisError) and is_not_found(found):
@@ -60,25 +66,31 @@ class Loader:
         Never nothing: a TLS server sends session tickets after the handshake, and until a reply was
         read they make a new connection look like one that the server has closed.
         """
-        return [("PING",)] if self.uses_functions else load_commands()
+        return [("PING",)] if self.uses_functions else load_commands(is_cluster=self._is_cluster)
 
     def command(
         self, script: str, keys: Sequence[str], arguments: Sequence[object]
     ) -> tuple[object, ...]:
         """The command that executes a script."""
         if self.uses_functions:
-            function = load_library().function(script)
+            function = load_library(is_cluster=self._is_cluster).function(script)
             return ("FCALL", function, len(keys), *keys, *arguments)
         # Without functions, what a script writes first decides whether it is executed while the
         # server has no free memory.
-        sha = load_scripts()["commit" if script == FREEING_COMMIT else script].sha
+        sha = load_scripts(is_cluster=self._is_cluster)[
+            "commit" if script == FREEING_COMMIT else script
+        ].sha
         return ("EVALSHA", sha, len(keys), *keys, *arguments)
 
     def probe(self) -> tuple[object, ...]:
         """A command that shows whether the scripts are loaded."""
         if self.uses_functions:
-            return ("FCALL", load_library().function(LOADED), 0)
-        return ("SCRIPT", "EXISTS", *(script.sha for script in load_scripts().values()))
+            return ("FCALL", load_library(is_cluster=self._is_cluster).function(LOADED), 0)
+        return (
+            "SCRIPT",
+            "EXISTS",
+            *(script.sha for script in load_scripts(is_cluster=self._is_cluster).values()),
+        )
 
     def is_stamp_due(self, now_ms: int) -> bool:
         """Whether a day has passed since this program looked at the stamps."""
@@ -97,7 +109,7 @@ class Loader:
         """
         if not self.uses_functions:
             return
-        own = f"{_STAMP}{load_library().name}"
+        own = f"{_STAMP}{load_library(is_cluster=self._is_cluster).name}"
         try:
             stored = pairs(await self._connections.call("HGETALL", meta))
             if now_ms - int(stored.get(own, 0)) >= STAMP_MS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import secrets
 
@@ -11,6 +12,7 @@ from murmur_streams.stores.own_tasks import end_tasks, start_task
 from murmur_streams.stores.redis.durations import Durations
 from murmur_streams.stores.redis.queue import log_wrong_type
 from murmur_streams.stores.redis.server import Server
+from murmur_streams.stores.redis.side_by_side import PATIENCE_SECONDS, SideBySide
 
 logger = logging.getLogger("murmur_streams.owners")
 
@@ -48,12 +50,13 @@ class Owners:
         self._owner, self._lease_ms = durations.owner
         self._taken: dict[str, float] = {}
         """Run id -> when this store last set it running, by the loop's clock."""
-        self._beating: asyncio.Task[None] | None = None
+        self._beating_for_ever: asyncio.Task[None] | None = None
+        self._beating = SideBySide[None](PATIENCE_SECONDS if server.is_cluster else None)
 
     def start(self) -> None:
         """Begin to extend leases, and to fail the runs of other owners that are gone."""
-        if self._lease_ms and self._beating is None:
-            self._beating = start_task(self._beat_for_ever(), "extend owned runs")
+        if self._lease_ms and self._beating_for_ever is None:
+            self._beating_for_ever = start_task(self._beat_for_ever(), "extend owned runs")
 
     def take(self, run_id: str) -> None:
         """Extend the run's lease from now on; called before the run is set running."""
@@ -62,17 +65,21 @@ class Owners:
 
     async def close(self) -> None:
         """Stop: runs that are still running fail when their lease is over."""
-        if self._beating is not None:
-            await end_tasks([self._beating])
+        if self._beating_for_ever is not None:
+            await end_tasks([self._beating_for_ever])
 
     async def _beat_for_ever(self) -> None:
         while True:
             await asyncio.sleep(self._lease_ms / 1000 / BEATS_PER_LEASE)
-            for partition in self._server.keys.all_partitions:
-                try:
-                    await self._beat(partition)
-                except MurmurError as error:
-                    logger.warning("the leases of owned runs were not extended: %s", error)
+            try:
+                await self._beating.gather(
+                    {
+                        partition: functools.partial(self._beat, partition)
+                        for partition in self._server.keys.all_partitions
+                    }
+                )
+            except MurmurError as error:
+                logger.warning("the leases of owned runs were not extended: %s", error)
 
     async def _beat(self, partition: int) -> None:
         keys, durations = self._server.keys, self._durations

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 
 from murmur_streams.core.model.errors import MurmurError, StoreClosedError
 from murmur_streams.stores.own_tasks import start_task
@@ -40,7 +40,6 @@ logger = logging.getLogger("murmur_streams.redis")
 WAITING_WRITES = 10_000
 WAITING_BYTES = 64 * 1024 * 1024
 """Callers beyond these limits wait: a slow server must not fill the memory of the program."""
-Prepare = Callable[[BaseException], Awaitable[None]]
 
 
 class PartitionWriter:
@@ -52,7 +51,6 @@ class PartitionWriter:
         lane: the connection that its calls share.
         durations: the store's settings.
         clock: of the store.
-        prepare: prepares the server again, once for all partitions.
         when_idle: called when nothing waits or is in flight any more.
     """
 
@@ -63,16 +61,15 @@ class PartitionWriter:
         lane: CommandSender,
         durations: Durations,
         clock: Clock,
-        prepare: Prepare,
         when_idle: Callable[[], None],
     ) -> None:
         self.budget = WriteBudget(WAITING_WRITES, WAITING_BYTES)
         self._server = server
+        self._partition = partition
         self._script_keys = server.keys.commit_keys(partition)
         self._lane = lane
         self._durations = durations
         self._clock = clock
-        self._prepare = prepare
         self._when_idle = when_idle
         self._waiting = WaitingRuns()
         self._calls = NumberedCalls()
@@ -130,14 +127,15 @@ class PartitionWriter:
         call.reply = self._lane.call(*self._command(call), notify=on_reply)
 
     def _command(self, call: NumberedCall) -> tuple[object, ...]:
-        server, names = self._server, call.names
+        names, loader = call.names, self._server.loader(self._partition)
         if not call.mode and names <= FREEING_COMMANDS:
             call.mode = "freeing"
         script = FREEING_COMMIT if call.mode else COMMIT
-        if not server.loader.uses_functions and names <= HOT_COMMANDS:
+        if not loader.uses_functions and names <= HOT_COMMANDS:
             script = HOT_COMMIT
-        arguments = self._calls.arguments(call, self._durations, server.keys.partitions)
-        return server.loader.command(script, self._script_keys, arguments)
+        partitions = self._server.keys.partitions
+        arguments = self._calls.arguments(call, self._durations, partitions)
+        return loader.command(script, self._script_keys, arguments)
 
     def _on_reply(self, call: NumberedCall) -> None:
         assert call.reply is not None  # noqa: S101  # set when the call was sent
@@ -302,7 +300,7 @@ class PartitionWriter:
         if attempt > 0 or not emptied:
             await self._server.recover(attempt)
         if emptied:
-            await self._prepare(error)
+            await self._server.mend(self._script_keys[0], error)
 
     def _fail(self, call: NumberedCall, error: BaseException) -> None:
         self._calls.drop(call)

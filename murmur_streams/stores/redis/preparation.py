@@ -1,12 +1,10 @@
-"""Prepares a server for a store: checks, scripts, and the number of partitions that all share."""
+"""Prepares a server for a store: checks and scripts."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
-from collections.abc import Awaitable
-from typing import Any
+from collections.abc import Awaitable, Sequence
 
 from redis.exceptions import RedisError
 
@@ -15,7 +13,7 @@ from murmur_streams.stores.own_tasks import end_tasks, start_task
 from murmur_streams.stores.redis.connection import checks, failures
 from murmur_streams.stores.redis.connection.checks import PROBES, SCRIPT_PROBE, Eviction
 from murmur_streams.stores.redis.connection.connections import Connections
-from murmur_streams.stores.redis.keys import SCHEMA_VERSION, Keys
+from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.loading import Loader
 from murmur_streams.stores.timing import wall_clock_ms
 
@@ -30,27 +28,40 @@ class Preparation:
 
     Args:
         connections: to the server.
-        keys: the key space; a server with another number of partitions for it is rejected.
+        keys: the key space.
         where: the server's address, without a password.
         loader: loads the scripts.
+        further_probes: of the store's settings.
+        is_cluster: whether the server must be a node of a cluster, or may not be one.
     """
 
-    def __init__(self, connections: Connections, keys: Keys, where: str, loader: Loader) -> None:
+    def __init__(
+        self,
+        connections: Connections,
+        keys: Keys,
+        where: str,
+        loader: Loader,
+        further_probes: Sequence[str] = (),
+        *,
+        is_cluster: bool = False,
+    ) -> None:
         self.eviction = Eviction(where)
         self.is_protocol_known = False
         """False until a silent server was probed for the other protocol."""
-        self.further_probes: tuple[str, ...] = ()
-        """Of this store's settings."""
+        self.probe_key = f"{keys.base(0)}:probe"
+        """A key of this server for the probes, which never exists; "" where it has none."""
+        self.stamps = keys.meta
+        """The server's hash that has the stamps of the libraries in use; "" where it has none."""
         self._connections = connections
-        self._keys = keys
+        self._further_probes = further_probes
+        self._is_cluster = is_cluster
+        self._may_ask = False
+        """Whether the user may call INFO."""
         self._where = where
         self._loader = loader
 
-    async def begin(self) -> dict[str, str]:
+    async def begin(self) -> None:
         """Prepare the server for the first time; probe a silent one with TLS, or without.
-
-        Returns:
-            The server's INFO; empty for a user without the right to it.
 
         Raises:
             StoreConfigurationError: the server is unfit, or speaks the other protocol.
@@ -66,133 +77,53 @@ class Preparation:
                 refusal = await self._connections.protocol_refusal()
                 if refusal is not None:
                     raise StoreConfigurationError(f"no connection to {self._where}: {refusal}")
-            return await checking
+            await checking
         finally:
             await end_tasks([checking])
 
     async def again(self) -> None:
         """Check a server without the scripts as at the start: it is a new one, or was emptied."""
-        await _never_sent(self._prepare(is_first=False))
+        await never_sent(self._prepare(is_first=False))
 
-    async def for_retry(self, error: BaseException) -> None:
-        """Prepare the server for a call that failed with this error, before it is sent again."""
-        if isinstance(error, failures.UnconfirmedError):
-            await _never_sent(self._confirm_partitions())
-        else:
-            await self.again()
+    async def check_permissions(self, probes: Sequence[str]) -> None:
+        """Reject a user who may not call one of the probes; see ``checks.check_permissions``."""
+        if self.probe_key:
+            await checks.check_permissions(self._connections, self.probe_key, self._where, probes)
 
-    async def watch(self, *, may_ask: bool) -> None:
-        """Look about once a minute, until cancelled: a server changes while programs use it.
+    async def look(self) -> None:
+        """Look at the eviction policy, and note once a day that the library is in use."""
+        try:
+            if self._may_ask:
+                self.eviction.note(await checks.server_info(self._connections, "memory"))
+        except (RedisError, failures.NeverSentError, OSError) as error:
+            logger.debug("the eviction policy of %s is not known: %r", self._where, error)
+        now_ms = wall_clock_ms()
+        if self._loader.is_stamp_due(now_ms):
+            await self.stamp()
 
-        It looks at the eviction policy, and notes once a day that the library is in use.
+    async def stamp(self) -> None:
+        """Note that the library is in use."""
+        if self.stamps:
+            await self._loader.stamp(self.stamps, wall_clock_ms())
 
-        Args:
-            may_ask: whether the user may call INFO.
-        """
-        while True:
-            # At most LOOK_SECONDS; random, so that programs do not ask all at once.
-            await asyncio.sleep(checks.LOOK_SECONDS * random.uniform(0.8, 1.0))  # noqa: S311  # no secret
-            try:
-                if may_ask:
-                    self.eviction.note(await checks.server_info(self._connections, "memory"))
-            except (RedisError, failures.NeverSentError, OSError) as error:
-                logger.debug("the eviction policy of %s is not known: %r", self._where, error)
-            now_ms = wall_clock_ms()
-            if self._loader.is_stamp_due(now_ms):
-                await self._loader.stamp(self._keys.meta, now_ms)
-
-    async def _prepare(self, *, is_first: bool) -> dict[str, str]:
+    async def _prepare(self, *, is_first: bool) -> None:
         await self._loader.find_functions()
         probes = PROBES if self._loader.uses_functions else (SCRIPT_PROBE, *PROBES)
         info = await checks.check_server(
             self._connections,
-            self._keys,
+            self.probe_key,
             self._where,
             self.eviction,
             is_first=is_first,
-            probes=(*self.further_probes, *probes),
+            is_cluster=self._is_cluster,
+            probes=(*self._further_probes, *probes) if self.probe_key else (),
         )
         if first := self._loader.first_commands():
             await self._connections.pipeline(first)
-        await self._check_meta()
-        await self._loader.stamp(self._keys.meta, wall_clock_ms())
-        return info
-
-    async def _check_meta(self) -> None:
-        """Compare the key space's meta with this store, and write it where it is missing.
-
-        Raises:
-            StoreConfigurationError: it has another number of partitions or a newer schema, or the
-                key belongs to another program.
-        """
-        meta = self._keys.meta
-        [stored] = await self._replies(("HMGET", meta, "schema_version", "partitions"))
-        if None in stored:
-            # Only if it is missing: a server without free memory refuses writes, and must serve
-            # readers.
-            await self._confirm_partitions()
-        else:
-            self._compare(meta, *stored)
-
-    async def _confirm_partitions(self) -> None:
-        """Write the number into meta and into each partition, where it is missing.
-
-        The scripts must be loaded. Of two programs with different numbers only the first succeeds.
-
-        Raises:
-            StoreConfigurationError: as ``_check_meta``; nothing was written.
-        """
-        keys, command = self._keys, self._loader.command
-        first, *others = keys.all_partitions
-        # Partition 0 first and alone, since it exists for every number: of two programs that start
-        # on an emptied server with different numbers, the second finds the first one's number
-        # there, and has not yet written to any other partition.
-        for page in ([first], others):
-            bases = [keys.base(partition) for partition in page]
-            numbers = (SCHEMA_VERSION, keys.partitions)
-            replies = await self._replies(
-                *(command("confirm", [keys.meta, base], numbers) for base in bases)
-            )
-            for partition, (answer, *found) in zip(page, replies, strict=True):
-                if answer != b"OK":
-                    self._compare(keys.meta, found[0], found[1])
-                    self._compare(keys.partition_meta(partition), SCHEMA_VERSION, found[2])
-
-    async def _replies(self, *commands: tuple[object, ...]) -> list[Any]:
-        replies = await self._connections.every_reply([*commands]) if commands else []
-        for reply in replies:
-            if isinstance(reply, RedisError):
-                is_foreign = failures.code_of(reply) == "WRONGTYPE"
-                raise self._foreign(self._keys.meta) if is_foreign else reply
-        return replies
-
-    def _compare(self, key: str, schema_version: Any, partitions: Any) -> None:
-        """Reject values of ``key`` that differ from this store's; b"" is a missing value."""
-        keys = self._keys
-        try:
-            schema = int(schema_version or SCHEMA_VERSION)
-            found = int(partitions or keys.partitions)
-        except ValueError:
-            raise self._foreign(key) from None
-        runs = f"the runs under {keys.prefix!r} on {self._where}"
-        if schema > SCHEMA_VERSION:
-            raise StoreConfigurationError(
-                f"{runs} have schema version {schema}, newer than this program's {SCHEMA_VERSION}; "
-                "upgrade murmur-streams, or use another key_prefix"
-            )
-        if found != keys.partitions:
-            raise StoreConfigurationError(
-                f"{runs} were made with partitions={found} (the key {key!r} has it), this store "
-                f"was opened with {keys.partitions}; use the same number"
-            )
-
-    def _foreign(self, key: str) -> StoreConfigurationError:
-        return StoreConfigurationError(
-            f"the key {key!r} on {self._where} is not of murmur-streams; use another key_prefix"
-        )
+        self._may_ask = "maxmemory_policy" in info
 
 
-async def _never_sent(preparing: Awaitable[object]) -> None:
+async def never_sent(preparing: Awaitable[object]) -> None:
     """Mark errors of a preparation: the call itself was not sent, so it was not applied."""
     try:
         await preparing

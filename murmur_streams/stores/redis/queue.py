@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import random
-import secrets
 from collections.abc import Sequence
 
 from murmur_streams.core.model import work
@@ -15,11 +15,13 @@ from murmur_streams.core.rules.executions import check_answer
 from murmur_streams.stores.bell import Bell
 from murmur_streams.stores.protocol import WorkQueue
 from murmur_streams.stores.redis.calls import Calls
-from murmur_streams.stores.redis.claims import ClaimReplies, log_damaged
+from murmur_streams.stores.redis.claims import Claims, log_damaged
 from murmur_streams.stores.redis.connection.failures import UnconfirmedError
 from murmur_streams.stores.redis.durations import Durations
+from murmur_streams.stores.redis.hints import Hints
 from murmur_streams.stores.redis.replies import read_answer, read_message, text
 from murmur_streams.stores.redis.server import Server
+from murmur_streams.stores.redis.side_by_side import PATIENCE_SECONDS, SideBySide
 from murmur_streams.stores.redis.workers import WakeStreams, judge_read
 
 logger = logging.getLogger("murmur_streams.queue")
@@ -52,74 +54,54 @@ class Queue(WorkQueue):
         self._lease_ms = round(lease_seconds * 1000)
         self._scrubbed: dict[int, str] = {}
         """Partition -> cursor of the comparison of its runs with queues and leases."""
-        self._replies = ClaimReplies(server.keys)
+        self._claims = Claims(server, durations, self._lease_ms, self.release)
         self._woken: list[int] = []
         """Partitions of the last wake-up tokens: they are claimed from first."""
         self._wake = WakeStreams(server)
+        self._hints = Hints(server) if server.is_cluster else None
+        patience = PATIENCE_SECONDS if server.is_cluster else None
+        self._beating = SideBySide[list[tuple[str, str]]](patience)
+        self._tending = SideBySide[list[tuple[str, str]]](patience)
 
     async def prepare(self, targets: Sequence[str]) -> None:
         await self._server.check_worker()
-        await self._wake.create(targets)
+        if self._hints is None:
+            await self._wake.create(targets)
 
     async def claim(
         self, worker: str, targets: Sequence[work.TargetRule], count: int, host: str = ""
     ) -> work.Claimed:
-        # A claim is sent once and not retried. If its reply is lost, the runs are claimed by a
-        # worker that does not know it; a retry could not distinguish these claims from new ones.
-        # So they wait until their leases run out, and then go back to the queue.
-        claims: list[work.Claim] = []
-        waits: list[float] = []
-        for partition in self._partitions_to_claim():
-            if len(claims) < count:
-                found = await self._claim(worker, targets, count - len(claims), host, partition)
-                claims += found.claims
-                if found.next_due_seconds is not None:
-                    waits.append(found.next_due_seconds)
-        return work.Claimed(claims, min(waits, default=None))
-
-    def _partitions_to_claim(self) -> list[int]:
         # In random order, so that a partition does not wait behind a full one for ever.
         partitions = [*self._keys.all_partitions]
         random.shuffle(partitions)
         woken, self._woken = self._woken, []
-        return [*woken, *(each for each in partitions if each not in woken)]
-
-    async def _claim(
-        self, worker: str, targets: Sequence[work.TargetRule], count: int, host: str, partition: int
-    ) -> work.Claimed:
-        arguments = self._claim_arguments(worker, targets, count, host)
-        answer = await self._server.single_script(
-            "claim", self._keys.base_and_feed(partition), arguments
-        )
-        return self._replies.read(answer, partition)
-
-    def _claim_arguments(
-        self, worker: str, targets: Sequence[work.TargetRule], count: int, host: str
-    ) -> list[str | int]:
-        durations = self._durations
-        rules = [part for rule in targets for part in (rule.name, rule.max_attempts)]
-        tokens = [secrets.token_hex(8) for _ in range(count)]
-        return [
-            *(worker, host, self._lease_ms, durations.feed_max_entries, durations.ttl_ms),
-            *(count, len(targets), str(self._keys.partitions), *rules, *tokens),
-        ]
+        partitions = [*woken, *(each for each in partitions if each not in woken)]
+        return await self._claims.claim(partitions, worker, targets, count, host)
 
     async def heartbeat(self, beats: Sequence[work.Beat]) -> list[work.ClaimNotice]:
         by_partition: dict[int, list[work.Beat]] = {}
         for beat in beats:
             partition = self._keys.partition(beat.claim.run_id)
             by_partition.setdefault(partition, []).append(beat)
-        pages = [
-            self._beat(held[first : first + HEARTBEAT_PAGE], partition)
-            for partition, held in by_partition.items()
-            for first in range(0, len(held), HEARTBEAT_PAGE)
-        ]
-        said = {token: what for page in await asyncio.gather(*pages) for token, what in page}
+        parts = await self._beating.gather(
+            {
+                partition: functools.partial(self._beat_all, held, partition)
+                for partition, held in by_partition.items()
+            }
+        )
+        said = {token: what for part in parts for token, what in part}
         return [
             work.ClaimNotice(beat.claim, work.NoticeKind(said[beat.claim.token]))
             for beat in beats
             if beat.claim.token in said
         ]
+
+    async def _beat_all(self, beats: Sequence[work.Beat], partition: int) -> list[tuple[str, str]]:
+        pages = [
+            self._beat(beats[first : first + HEARTBEAT_PAGE], partition)
+            for first in range(0, len(beats), HEARTBEAT_PAGE)
+        ]
+        return [notice for page in await asyncio.gather(*pages) for notice in page]
 
     async def _beat(self, beats: Sequence[work.Beat], partition: int) -> list[tuple[str, str]]:
         durations = self._durations
@@ -138,11 +120,12 @@ class Queue(WorkQueue):
     ) -> work.Housekeeping:
         # The script also compares the next thousand runs with the queues and leases, and restores
         # the rows that were lost there.
-        parts = await asyncio.gather(
-            *(
-                self._tend(worker, targets, round(interval_seconds * 1000), partition)
+        interval_ms = round(interval_seconds * 1000)
+        parts = await self._tending.gather(
+            {
+                partition: functools.partial(self._tend, worker, targets, interval_ms, partition)
                 for partition in self._keys.all_partitions
-            )
+            }
         )
         fates = [fate for part in parts for fate in part]
         for run_id, fate in fates:
@@ -187,7 +170,9 @@ class Queue(WorkQueue):
     async def wait(self, targets: Sequence[str], seconds: float) -> None:
         # One call may take a token of every target. Runs that this worker does not claim
         # afterwards are left to the workers that ``tend`` wakes.
-        self._woken = await self._wake.wait(targets, seconds)
+        await self._server.ready()
+        waits = self._hints or self._wake
+        self._woken = await waits.wait(targets, seconds)
 
     async def wait_and_claim(
         self,
@@ -204,12 +189,17 @@ class Queue(WorkQueue):
         # token's partition is not known before.
         again = work.Claimed([], 0.0)
         await self._server.ready()
-        if self._keys.partitions > 1 or not self._server.can_half_close:
+        is_known = self._keys.partitions == 1 and self._hints is None
+        if not is_known or not self._server.can_half_close:
             await bell.ends(self.wait([rule.name for rule in targets], seconds))
-            return again
+            woken, self._woken = self._woken, []
+            if not woken:
+                return again
+            return await self._claims.claim(woken, worker, targets, count, host)
         names, (partition,) = [rule.name for rule in targets], self._keys.all_partitions
-        arguments = self._claim_arguments(worker, targets, count, host)
-        claim = self._server.loader.command("claim", self._keys.base_and_feed(partition), arguments)
+        arguments = self._claims.arguments(worker, targets, count, host)
+        keys = self._keys.base_and_feed(partition)
+        claim = self._server.loader(partition).command("claim", keys, arguments)
         wait = await self._wake.command(names, seconds)
         try:
             replies = await self._server.blocking_all(wait, claim, seconds=seconds, bell=bell)
@@ -227,7 +217,7 @@ class Queue(WorkQueue):
         if not answer:
             # The script is not loaded, or it refused the call; ``claim`` mends or raises that.
             return again
-        found = self._replies.read(answer, partition)
+        found = self._claims.read(answer, partition)
         if not found.claims and isinstance(woken, Exception):
             await self._wake.mend(woken, names)
         return found
@@ -236,6 +226,9 @@ class Queue(WorkQueue):
         self, worker: str, after: str, seconds: float
     ) -> tuple[list[work.ControlMessage], str]:
         # A broken connection yields no messages. One position for each partition is in ``after``.
+        if self._hints is not None:
+            await self._server.ready()
+            return await self._hints.control(worker, seconds), after
         keys = [self._keys.control(worker, each) for each in self._keys.all_partitions]
         read = after.split(",") if after else [FIRST_CONTROL for _ in keys]
         positions = dict(zip(keys, read, strict=True))

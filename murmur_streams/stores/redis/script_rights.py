@@ -37,6 +37,13 @@ PROBES["TIME"] = "TIME"
 """The commands of the scripts, in forms that change nothing while the key does not exist. SADD and
 HSETNX do not have such a form: SREM removes what SADD added, and the only script that calls HSETNX
 calls no other command after its first write."""
+CLUSTER_PROBES = {
+    "SPUBLISH": "SPUBLISH {key} m",
+    "ZPOPMAX": "ZPOPMAX {key}",
+    "ZREMRANGEBYSCORE": "ZREMRANGEBYSCORE {key} -inf 0",
+}
+"""Those of the scripts of a cluster alone; the key is also the name of a channel."""
+_FORMS_OF_ALL = PROBES | CLUSTER_PROBES
 _CAN_GROW = frozenset({"HSET", "SADD", "SET", "XADD", "ZADD"})
 """Commands that a server without free memory refuses as the first write of a script."""
 _ARE_ERRORS = frozenset({"HSET", "RENAME", "XINFO"})
@@ -121,14 +128,14 @@ def asked_all(commands: Iterable[str], key: str) -> str:
 
 def _asked(command: str, key: str) -> str:
     """The arguments of ``acl_check_cmd`` for a command and its keys."""
-    parts = PROBES[command].split()
+    parts = _FORMS_OF_ALL[command].split()
     count = parts.count("{key}")
     before = parts[: parts.index("{key}")] if count else parts
     return ", ".join([*(f"'{part}'" for part in before), *([key] * count)])
 
 
 def _probe(command: str) -> str:
-    parts = PROBES[command].split()
+    parts = _FORMS_OF_ALL[command].split()
     arguments = ", ".join("key" if part == "{key}" else f"'{part}'" for part in parts)
     return f"  {'fails' if command in _ARE_ERRORS else 'call'}({arguments})"
 

@@ -65,44 +65,79 @@ class Library:
         return f"{self.name}_{script}"
 
 
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The files of the scripts.
+
+    Args:
+        folder: where they are.
+        is_cluster: whether the folder ``cluster`` adds scripts, and replaces includes.
+    """
+
+    folder: Path
+    is_cluster: bool = False
+
+    def include(self, name: str) -> Path:
+        """The file of an include."""
+        of_cluster = self.folder / "cluster" / "include" / f"{name}.lua"
+        if self.is_cluster and of_cluster.is_file():
+            return of_cluster
+        return self.folder / "include" / f"{name}.lua"
+
+    def command(self, name: str) -> Path:
+        """The file of a command of ``commit.lua``."""
+        return self.folder / "commands" / f"{name}.lua"
+
+    def scripts(self) -> list[Path]:
+        """The files of the scripts."""
+        of_cluster = self.folder.glob("cluster/*.lua") if self.is_cluster else ()
+        return sorted([*self.folder.glob("*.lua"), *of_cluster])
+
+
 @cache
-def load_scripts() -> dict[str, Script]:
+def load_scripts(*, is_cluster: bool = False) -> dict[str, Script]:
     """Load all scripts, by name.
+
+    Args:
+        is_cluster: for the nodes of a cluster.
 
     Raises:
         FileNotFoundError: neither the wheel's nor the checkout's folder is there, or an include
             is missing; the text names what was looked for.
     """
     folder = script_folder()
-    texts = {path.stem: compose(path, folder) for path in sorted(folder.glob("*.lua"))}
-    texts[COMMIT] = compose_commit(folder, command_names(folder))
-    texts[HOT_COMMIT] = compose_commit(folder, sorted(HOT_COMMANDS))
+    sources = Sources(folder, is_cluster)
+    paths = {path.stem: path for path in sources.scripts()}
+    texts = {name: compose(path, sources) for name, path in paths.items()}
+    texts[COMMIT] = compose_commit(sources, command_names(folder))
+    texts[HOT_COMMIT] = compose_commit(sources, sorted(HOT_COMMANDS))
     scripts: dict[str, Script] = {}
     for name, code in texts.items():
-        called = _called_by(folder / f"{COMMIT if name == HOT_COMMIT else name}.lua", folder)
+        called = _called_by(paths[COMMIT if name == HOT_COMMIT else name], sources)
         text = f"local CALL = {{}}\n{CALL_THAT_FAILS}{with_check(name, code, called)}"
         scripts[name] = Script(name, text, hashlib.sha1(text.encode()).hexdigest())  # noqa: S324  # Redis names scripts by SHA-1
     return scripts
 
 
 @cache
-def load_library() -> Library:
+def load_library(*, is_cluster: bool = False) -> Library:
     """Compose the library of functions; errors as ``load_scripts``."""
     folder = script_folder()
-    paths = sorted(folder.glob("*.lua"))
+    sources = Sources(folder, is_cluster)
+    paths = sources.scripts()
     parts, seen = list[str](), set[Path]()
-    _collect_commands(folder, command_names(folder), parts, seen, CHECK_OF_FUNCTIONS_COMMAND)
+    _collect_commands(sources, command_names(folder), parts, seen, CHECK_OF_FUNCTIONS_COMMAND)
     for path in paths:
-        includes, _ = _read(path, folder)
+        includes, _ = _read(path, sources)
         for included in includes:
-            _collect(included, folder, parts, seen)
-    bodies = [f"--body {path.stem}\n{_read(path, folder)[1]}" for path in paths]
+            _collect(included, sources, parts, seen)
+    bodies = [f"--body {path.stem}\n{_read(path, sources)[1]}" for path in paths]
     code = _without_unused(_with_numbers("\n".join([*parts, *bodies]) + "\n"))
     shared, *named = _BODY.split(code)
     scripts = dict(zip(named[::2], named[1::2], strict=True))
     text = [f"local KEYS, ARGV, CALL = nil, nil, nil\n{shared}"]
-    for each, body in scripts.items():
-        called = _called_by(folder / f"{each}.lua", folder)
+    for path, (each, body) in zip(paths, scripts.items(), strict=True):
+        called = _called_by(path, sources)
         checked = with_check(each, body, called, is_function=True)
         text.append(f"local function run_{each}()\n{checked}end\n")
     flags = " ".join(sorted(FREEING_SCRIPTS))
@@ -133,9 +168,10 @@ def _registered(library: str, name: str, script: str, *, frees: bool) -> str:
     )
 
 
-def load_commands() -> list[tuple[object, ...]]:
+def load_commands(*, is_cluster: bool = False) -> list[tuple[object, ...]]:
     """The commands that load all scripts into a server without the library."""
-    return [("SCRIPT", "LOAD", script.text) for script in load_scripts().values()]
+    scripts = load_scripts(is_cluster=is_cluster).values()
+    return [("SCRIPT", "LOAD", script.text) for script in scripts]
 
 
 def script_folder() -> Path:
@@ -155,27 +191,27 @@ def command_names(folder: Path) -> list[str]:
     return sorted(path.stem for path in folder.glob("commands/*.lua"))
 
 
-def compose(path: Path, folder: Path) -> str:
+def compose(path: Path, sources: Sources) -> str:
     """Put a script's includes before it, each once, in the order in which they are named.
 
     Comments are left out: the hash depends only on the code, and every connection loads the text.
     Functions without a caller and names of numbers are left out, too: each call would make them.
     """
     parts: list[str] = []
-    _collect(path, folder, parts, set())
+    _collect(path, sources, parts, set())
     return _without_unused(_with_numbers("\n".join(parts) + "\n"))
 
 
-def compose_commit(folder: Path, names: Sequence[str]) -> str:
+def compose_commit(sources: Sources, names: Sequence[str]) -> str:
     """``commit.lua`` with these commands, composed as ``compose`` does."""
     parts, seen = list[str](), set[Path]()
-    _collect_commands(folder, names, parts, seen)
-    _collect(folder / f"{COMMIT}.lua", folder, parts, seen)
+    _collect_commands(sources, names, parts, seen)
+    _collect(sources.folder / f"{COMMIT}.lua", sources, parts, seen)
     return _without_unused(_with_numbers("\n".join(parts) + "\n"))
 
 
 def _collect_commands(
-    folder: Path,
+    sources: Sources,
     names: Sequence[str],
     parts: list[str],
     seen: set[Path],
@@ -183,39 +219,39 @@ def _collect_commands(
 ) -> None:
     """Add the commands, the check of the rights for each, and the tables of both."""
     for name in names:
-        _collect(folder / "commands" / f"{name}.lua", folder, parts, seen)
-    checks = [_check_of_command(folder, name, check) for name in names]
+        _collect(sources.command(name), sources, parts, seen)
+    checks = [_check_of_command(sources, name, check) for name in names]
     functions = ", ".join(f"{name} = {name}" for name in names)
     parts += [f"local COMMANDS, DENIED = {{{functions}}}, {{}}", *checks]
 
 
 @cache
-def _check_of_command(folder: Path, name: str, check: str) -> str:
-    commands = needed_by(name, _called_by(folder / "commands" / f"{name}.lua", folder))
+def _check_of_command(sources: Sources, name: str, check: str) -> str:
+    commands = needed_by(name, _called_by(sources.command(name), sources))
     return check.format(
         name=name, asked=asked_all(commands, "key"), probes=probes_of(commands, frees=False)
     )
 
 
-def _called_by(path: Path, folder: Path) -> str:
+def _called_by(path: Path, sources: Sources) -> str:
     """The code of a command or a script with all that it calls."""
     parts: list[str] = []
-    _collect(path, folder, parts, set())
+    _collect(path, sources, parts, set())
     return _without_unused("\n".join([*parts, f"return {path.stem}"]) + "\n")
 
 
-def _collect(path: Path, folder: Path, parts: list[str], seen: set[Path]) -> None:
+def _collect(path: Path, sources: Sources, parts: list[str], seen: set[Path]) -> None:
     if path in seen:
         return
     seen.add(path)
-    includes, code = _read(path, folder)
+    includes, code = _read(path, sources)
     for included in includes:
-        _collect(included, folder, parts, seen)
+        _collect(included, sources, parts, seen)
     parts.append(code)
 
 
 @cache
-def _read(path: Path, folder: Path) -> tuple[list[Path], str]:
+def _read(path: Path, sources: Sources) -> tuple[list[Path], str]:
     """The includes that a file names, and its code without comments.
 
     Each file is read once for all scripts: the start of every command line waits for them.
@@ -223,7 +259,7 @@ def _read(path: Path, folder: Path) -> tuple[list[Path], str]:
     source = path.read_text(encoding="utf-8")
     match = _INCLUDE.search(source)
     names = match[1].split(",") if match else ()
-    includes = [folder / "include" / f"{name.strip()}.lua" for name in names]
+    includes = [sources.include(name.strip()) for name in names]
     for included in includes:
         if not included.is_file():
             raise FileNotFoundError(f"{path.name} includes {included}, which is missing")

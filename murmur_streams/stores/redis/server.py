@@ -5,24 +5,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
-from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from murmur_streams.core.model.errors import InvalidInputError, MurmurError, StoreClosedError
 from murmur_streams.core.rules.decide import Answer
 from murmur_streams.stores.bell import Bell
 from murmur_streams.stores.own_tasks import is_cancelled, start_task
+from murmur_streams.stores.redis import readiness
 from murmur_streams.stores.redis.connection import checks, failures
 from murmur_streams.stores.redis.connection.connections import Reply
-from murmur_streams.stores.redis.connection.pools import Pools
+from murmur_streams.stores.redis.connection.maker import AnyClient, ConnectionMaker
+from murmur_streams.stores.redis.connection.topology import topology_of
+from murmur_streams.stores.redis.key_space import KeySpace
 from murmur_streams.stores.redis.keys import Keys
-from murmur_streams.stores.redis.loading import Loader, is_complete
-from murmur_streams.stores.redis.preparation import Preparation
-from murmur_streams.stores.redis.replication import Replicas
+from murmur_streams.stores.redis.loading import Loader
+from murmur_streams.stores.redis.nodes import Command, Nodes, ServerNode
+from murmur_streams.stores.redis.preparation import never_sent
 from murmur_streams.stores.redis.replies import read_answer, text
+from murmur_streams.stores.redis.retries import Retries
 
 logger = logging.getLogger("murmur_streams.redis")
 
@@ -49,7 +52,7 @@ class Server:
 
     def __init__(
         self,
-        client: Redis,
+        client: AnyClient,
         keys: Keys,
         *,
         where: str,
@@ -65,21 +68,20 @@ class Server:
         self.where = where
         self.retry_seconds = retry_seconds
         self.call_seconds = call_seconds
-        self._pools = Pools(client, call_seconds)
-        self._commands, self._blocking = self._pools.commands, self._pools.blocking
-        self.loader = Loader(self._commands)
-        self.preparation = Preparation(self._commands, keys, where, self.loader)
-        self.can_half_close = self._blocking.can_half_close
+        self._topology = topology_of(client, call_seconds)
+        self.nodes = Nodes(self._topology, keys, where)
+        self.key_space = KeySpace(self.nodes, keys, where)
+        self.can_half_close = ConnectionMaker.of(client).can_half_close
         """Whether ``blocking_all`` takes a bell."""
         self._revive = revive
         self._not_revived: MurmurError | None = None
         self._ready: asyncio.Task[None] | None = None
         self._closed = self._was_ready = False
-        self._watching: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
         """The process and event loop that it belongs to, from the first use on."""
-        self.when_ready: Callable[[], None] | None = None
-        """Called once the server has been checked."""
+        self.when_ready: list[Callable[[], None]] = []
+        """What is called once the server has been checked."""
 
     def is_ready(self) -> bool:
         """Whether ``ready`` would return at once, as it does for every call but the first ones."""
@@ -111,24 +113,49 @@ class Server:
                 raise StoreClosedError("the store was closed during the call") from None
             raise
 
+    @property
+    def is_cluster(self) -> bool:
+        """Whether the partitions are spread over the nodes of a cluster."""
+        return self._topology.is_cluster
+
+    def demand_replicas(self) -> None:
+        """Check the rights that waiting for replicas needs, too; called before the first use."""
+        self.nodes.further_probes += checks.REPLICATED_PROBES
+
+    def loader(self, partition: int) -> Loader:
+        """How the server of a partition is called; while none has it, how others are."""
+        try:
+            return self.nodes.of_partition(partition).loader
+        except RedisError:
+            return self.nodes.all[0].loader
+
+    def name_of_node(self, partition: int) -> str:
+        """The server that has the partition now; "" while none has it."""
+        try:
+            return self.nodes.of_partition(partition).where
+        except RedisError:
+            return ""
+
+    @property
+    def warnings(self) -> list[str]:
+        """The advice about each server's settings."""
+        found = (node.preparation.eviction.warning for node in self.nodes.all)
+        return [warning for warning in found if warning is not None]
+
     async def check_worker(self) -> None:
         """Check the further rights of a worker; StoreConfigurationError names those that miss."""
         await self.ready()
-        await self._retrying(
-            lambda: checks.check_permissions(
-                self._commands, self.keys, self.where, checks.WORKER_PROBES
-            )
-        )
+        await self._retrying(lambda: readiness.check_worker(self.nodes))
 
     async def read(self, *command: object) -> Reply:
         """Execute one read; repeat it after lost connections, until ``retry_seconds`` are over."""
         await self.ready()
-        return await self._retrying(lambda: self._commands.call(*command))
+        return await self._retrying(lambda: self.nodes.of_command(command).commands.call(*command))
 
-    async def read_all(self, *commands: tuple[object, ...]) -> list[Reply]:
-        """Execute several reads in one round trip, retried like ``read``."""
+    async def read_all(self, *commands: Command) -> list[Reply]:
+        """Execute several reads, in one round trip to each node, retried like ``read``."""
         await self.ready()
-        return await self._retrying(lambda: self._commands.pipeline(list(commands)))
+        return await self._retrying(lambda: self.nodes.pipeline(commands))
 
     async def ping(self) -> None:
         """Check that it takes writes and has the scripts and meta; prepare it again if it has not.
@@ -138,39 +165,27 @@ class Server:
             StoreError: it takes no writes now: it is a replica, out of memory, or has too few
                 replicas.
         """
-        meta = ("HGET", self.keys.meta, "partitions")
-        # This changes nothing, and fails wherever a write fails.
-        write = ("ZADD", self.keys.workers, "XX", "0", "")
         await self.ready()
-        _, found, partitions, _ = await self._retrying(
-            lambda: self._ask_now(("PING",), self.loader.probe(), meta, write)
-        )
-        if not is_complete(found) or text(partitions) != str(self.keys.partitions):
-            await self._retrying(self.preparation.again)
-
-    async def _ask_now(self, *commands: tuple[object, ...]) -> list[Reply]:
-        """Execute commands; a refusal for the moment is raised, and not retried."""
-        try:
-            return await self._commands.pipeline(list(commands))
-        except RedisError as error:
-            if failures.is_not_loaded(error):
-                await self.preparation.again()
-                return await self._commands.pipeline(list(commands))
-            if failures.code_of(error) and failures.fate_of(error) is failures.Fate.NOT_EXECUTED:
-                raise failures.unavailable(self.where, error) from None
-            raise
+        await self._retrying(lambda: readiness.ping(self.nodes, self.keys, self.where))
+        [partitions] = await self.read("HMGET", self.keys.meta, "partitions")
+        if text(partitions or b"") != str(self.keys.partitions):
+            await self._retrying(lambda: never_sent(self.key_space.check()))
 
     async def blocking(self, *command: object, seconds: float) -> Reply:
         """Execute one blocking read on a connection of its own; errors are the driver's."""
         self._check_home()
-        return await self._blocking.blocking(*command, seconds=seconds)
+        return await self.nodes.of_command(command).blocking.blocking(*command, seconds=seconds)
 
     async def blocking_all(
-        self, *commands: tuple[object, ...], seconds: float, bell: Bell | None = None
+        self, *commands: Command, seconds: float, bell: Bell | None = None
     ) -> list[Reply] | None:
-        """Execute a blocking command and those behind it; see ``Connections.blocking_all``."""
+        """Execute a blocking command and those behind it; see ``Connections.blocking_all``.
+
+        All of them are for keys of one partition.
+        """
         self._check_home()
-        return await self._blocking.blocking_all(list(commands), seconds, bell)
+        node = self.nodes.of_command(commands[0])
+        return await node.blocking.blocking_all(list(commands), seconds, bell)
 
     async def read_streams(self, after: Mapping[str, str], count: int, seconds: float) -> Reply:
         """Wait for entries of streams, each after its position, at most ``seconds``."""
@@ -178,38 +193,54 @@ class Server:
         command = ("XREAD", "COUNT", count, *block, "STREAMS", *after, *after.values())
         return await self.blocking(*command, seconds=seconds)
 
-    async def new_connection(self, again: bool) -> Any:
+    async def new_connection(self, node: ServerNode, again: bool) -> Any:
         """Make a connection for the caller alone, with all scripts loaded.
 
         Args:
+            node: to which server.
             again: an earlier connection was lost. The server is checked again, as it may be another
                 one: after a failover, or a restart without its data.
         """
         await self.ready()
         if again:
-            await self.preparation.again()
-        return await self._commands.new_connection(self.loader.first_commands())
+            await node.prepare_again()
+            if not self.is_cluster:
+                await never_sent(self.key_space.check())
+        return await node.commands.new_connection(node.loader.first_commands())
 
-    async def blocking_connection(self, _again: bool) -> Any:
+    async def blocking_connection(self, partition: int, _again: bool) -> Any:
         """Make a connection for the caller alone, for reads that block; a lane makes it again."""
         self._check_home()
-        return await self._blocking.new_connection([("PING",)])
-
-    def replicas(self) -> Replicas:
-        """This server's replicas, for calls that wait for them; called before the first use."""
-        self.preparation.further_probes = checks.REPLICATED_PROBES
-        return Replicas(self._commands, self.where, self.call_seconds)
+        return await self.nodes.of_partition(partition).blocking.new_connection([("PING",)])
 
     async def script(self, name: str, keys: list[str], args: list[str | int]) -> Answer:
         """Execute a script once; the caller judges the driver's errors."""
         try:
-            return read_answer(await self._commands.call(*self.loader.command(name, keys, args)))
+            return await self._script(name, keys, args)
         except (ResponseError, failures.UnconfirmedError) as error:
             if isinstance(error, ResponseError) and not failures.is_not_loaded(error):
                 raise
             missing = error
-        await self.preparation.for_retry(missing)
-        return read_answer(await self._commands.call(*self.loader.command(name, keys, args)))
+        await self.mend(keys[0], missing)
+        return await self._script(name, keys, args)
+
+    async def _script(self, name: str, keys: list[str], args: list[str | int]) -> Answer:
+        node = self.nodes.of_key(keys[0])
+        return read_answer(await node.commands.call(*node.loader.command(name, keys, args)))
+
+    async def mend(self, key: str, error: BaseException) -> None:
+        """Prepare a server for a call that failed with this error, before it is sent again.
+
+        Args:
+            key: of the call.
+            error: the server does not have the scripts, or the partition's number.
+        """
+        if isinstance(error, failures.UnconfirmedError):
+            await never_sent(self.key_space.confirm([self.keys.partition_of_key(key)]))
+            return
+        await self.nodes.of_key(key).prepare_again()
+        if not self.is_cluster:
+            await never_sent(self.key_space.check())
 
     async def idempotent_script(self, name: str, keys: list[str], args: list[str | int]) -> Answer:
         """Execute a script that may safely run twice, retried like ``read``."""
@@ -243,7 +274,7 @@ class Server:
 
     async def recover(self, attempt: int) -> None:
         """Wait with backoff and jitter before a further try, and revive an embedded server."""
-        await self._pools.pause_before_retry(attempt)
+        await self._topology.pause_before_retry(attempt)
         if self._revive is None or self._closed:
             return
         try:
@@ -259,14 +290,21 @@ class Server:
         """The error for a server that stayed out of reach, or that could not be revived."""
         return self._not_revived or failures.unavailable(self.where, reason)
 
+    def start(self, work: Coroutine[Any, Any, _T], name: str) -> asyncio.Task[_T]:
+        """Start a task that ends with the store at the latest."""
+        task = start_task(work, name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
     async def close(self) -> None:
         """Close every connection; calls under way fail, and later ones raise StoreClosedError."""
         self._closed, self._was_ready = True, False
-        tasks = [task for task in (self._ready, self._watching) if task is not None]
+        tasks = [*self._tasks, *([self._ready] if self._ready is not None else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._pools.close()
+        await self._topology.close()
 
     @property
     def closed(self) -> bool:
@@ -292,14 +330,17 @@ class Server:
     async def _check(self) -> None:
         if self._revive is not None:
             await self._revive()
-        preparation = self.preparation
-        preparation.is_protocol_known = False
-        info = await self._retrying(preparation.begin, min(self.retry_seconds, OPENING_SECONDS))
-        watching = preparation.watch(may_ask="maxmemory_policy" in info)
-        self._watching = start_task(watching, "watch the server")
-        self._pools.watch()
-        if self.when_ready is not None:
-            self.when_ready()
+        patience = min(self.retry_seconds, OPENING_SECONDS)
+        await self._retrying(self._topology.find, patience)
+        for node in self.nodes.all:
+            node.preparation.is_protocol_known = False
+        await self._retrying(lambda: readiness.begin(self.nodes), patience)
+        await self._retrying(self.key_space.check, patience)
+        await readiness.stamp(self.nodes)
+        self._topology.watch()
+        self.start(readiness.watch(self.nodes), "watch the servers")
+        for start in self.when_ready:
+            start()
 
     async def _retrying(
         self, call: Callable[[], Awaitable[_T]], seconds: float | None = None
@@ -312,53 +353,3 @@ class Server:
                 failure = error
             retries = retries or Retries(self, "during the call", seconds, since)
             await retries.after(failure)
-
-
-class Retries:
-    """The tries of one call or one reader: decides whether another is worth it, and waits for it.
-
-    Args:
-        server: what is called.
-        closing: what a closed store interrupts, for the error.
-        seconds: patience with a server that is not reached; None: the store's ``retry_seconds``.
-        since: when it began to fail, by the loop's clock; None: at the first failure.
-    """
-
-    def __init__(
-        self, server: Server, closing: str, seconds: float | None = None, since: float | None = None
-    ) -> None:
-        self._server = server
-        self._closing = closing
-        self._seconds = seconds
-        self._failing_since = since
-        self._attempt = 0
-
-    def restart(self) -> None:
-        """Forget the failures, after a try that succeeded."""
-        self._failing_since, self._attempt = None, 0
-
-    async def after(self, error: BaseException) -> None:
-        """Wait before the next try; revive an embedded server.
-
-        Raises:
-            StoreClosedError: the store was closed.
-            StoreUnavailableError: the time for retries is over.
-            MurmurError: another try cannot end differently.
-        """
-        server, now = self._server, asyncio.get_running_loop().time()
-        if server.closed:
-            raise StoreClosedError(f"the store was closed {self._closing}")
-        reason = server.judge(error)
-        self._failing_since = now if self._failing_since is None else self._failing_since
-        if now - self._failing_since >= self._patience(reason):
-            raise server.unavailable(reason)
-        logger.debug("a call to %s failed, trying again: %r", server.where, reason)
-        await server.recover(self._attempt)
-        self._attempt += 1
-
-    def _patience(self, reason: BaseException) -> float:
-        # A server that answers "not now" exists, and is worth the longer wait. A replica at the
-        # first connection is not: like a missing answer, that is more often a wrong address.
-        is_busy = failures.fate_of(reason) is failures.Fate.NOT_EXECUTED
-        waits = is_busy and failures.code_of(reason) != "READONLY"
-        return self._server.retry_seconds if waits or self._seconds is None else self._seconds

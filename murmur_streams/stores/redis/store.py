@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Collection
 from typing import Any, Self, cast
 
-from redis.asyncio import Redis
-
 from murmur_streams.core.archive.run_archive import RunArchive, restorable
 from murmur_streams.core.model import run
 from murmur_streams.core.model.commands import Append, Command, Seal, SetState
@@ -31,6 +29,8 @@ from murmur_streams.core.rules.executions import check_answer
 from murmur_streams.settings import DAY_SECONDS
 from murmur_streams.stores.redis.audit import gather_audit
 from murmur_streams.stores.redis.calls import Calls
+from murmur_streams.stores.redis.connection.maker import AnyClient
+from murmur_streams.stores.redis.connection.topology import partitions_of
 from murmur_streams.stores.redis.connection.urls import client_from_url
 from murmur_streams.stores.redis.dead import RedisDeadLetters
 from murmur_streams.stores.redis.durations import Durations
@@ -61,13 +61,15 @@ class RedisRunStore(WorkStore):
     written. Whether the journal survives a crash of the machine is up to the server's persistence.
 
     Args:
-        url: redis://, rediss://, unix:// or redis+sentinel://; exactly one of it and ``client``.
-        client: the caller's client, which the caller closes; the store's own connections use its
-            address and credentials.
+        url: redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://; exactly one of it
+            and ``client``.
+        client: the caller's client (``Redis``, also one of Sentinels, or ``RedisCluster``), which
+            the caller closes; the store's own connections use its addresses and credentials.
         key_prefix: the beginning of every key.
         ttl_seconds: how long an ended run stays; 0 or less means for ever.
-        partitions: over how many hash tags the runs are spread. Every program that uses the prefix
-            needs the same number, which is recorded there.
+        partitions: over how many hash tags the runs are spread; None for 16 on a cluster and 1
+            elsewhere. Every program that uses the prefix needs the same number, which is recorded
+            there.
         max_events: the journal's cap, at least 1,000: about this many of the last entries stay.
             0 for no cap.
         live_ttl_seconds: how long a live run may go without a write before a sweep fails it; 0 for
@@ -90,10 +92,10 @@ class RedisRunStore(WorkStore):
         self,
         url: str | None = None,
         *,
-        client: Redis | None = None,
+        client: AnyClient | None = None,
         key_prefix: str = "murmur:runs",
         ttl_seconds: float = 3600,
-        partitions: int = 1,
+        partitions: int | None = None,
         max_events: int = 100_000,
         live_ttl_seconds: float = 30 * DAY_SECONDS,
         owner_lease_seconds: float | None = None,
@@ -111,7 +113,7 @@ class RedisRunStore(WorkStore):
         self._client = client if client is not None else client_from_url(url or "")
         self._owns_client = client is None
         self._limits = limits or Limits()
-        self._keys = Keys(key_prefix, partitions)
+        self._keys = Keys(key_prefix, partitions_of(self._client, partitions))
         self._server = Server(
             self._client,
             self._keys,
@@ -128,21 +130,17 @@ class RedisRunStore(WorkStore):
             max_events=check_max_events(max_events),
             owner=new_owner(owner_lease_seconds),
         )
-        is_replicated = check_durability(durability)
-        self._writer = Writer(self._server, self._durations, clock, is_replicated=is_replicated)
+        waits = check_durability(durability)
+        self._writer = Writer(self._server, self._durations, clock, is_replicated=waits)
         self._calls = Calls(self._writer, self._durations)
         self._tails = RedisTails(self._server, lambda run_id: self._execute(run_id, Seal()))
         self._feeds = Feeds(self._server)
         self._ends = EndWaits(self._server)
         self._owners = Owners(self._server, self._durations)
-        self._server.when_ready = self._start
-
-    def _start(self) -> None:
-        self._owners.start()
-        self._writer.start()
+        self._server.when_ready = [self._owners.start, self._writer.start]
 
     @property
-    def client(self) -> Redis:
+    def client(self) -> AnyClient:
         """The client that was given, or made for the URL."""
         return self._client
 
@@ -241,7 +239,7 @@ class RedisRunStore(WorkStore):
 
     @property
     def warning(self) -> str | None:
-        return self._server.preparation.eviction.warning
+        return "; ".join(self._server.warnings) or None
 
     async def recover(self, attempt: int) -> None:
         await self._server.recover(attempt)

@@ -8,17 +8,13 @@ from collections.abc import Awaitable
 
 from murmur_streams.core.model.errors import StoreClosedError
 from murmur_streams.core.rules.decide import Answer
-from murmur_streams.stores.own_tasks import end_tasks, start_task
-from murmur_streams.stores.redis.connection.lane import CommandSender, Lane
 from murmur_streams.stores.redis.durations import Clock, Durations
+from murmur_streams.stores.redis.lanes import Lanes
 from murmur_streams.stores.redis.partition_writer import PartitionWriter
-from murmur_streams.stores.redis.replication import ReplicatedLane
 from murmur_streams.stores.redis.server import Server
 from murmur_streams.stores.redis.writes import Arguments, WaitingWrite, size_of, weight_of
 
 logger = logging.getLogger("murmur_streams.redis")
-
-LANES = 2
 
 
 class Writer:
@@ -34,17 +30,10 @@ class Writer:
         self, server: Server, durations: Durations, clock: Clock, *, is_replicated: bool = False
     ) -> None:
         self._server = server
-        self._replicas = server.replicas() if is_replicated else None
         self._durations = durations
         self._clock = clock
-        self._lanes = [
-            Lane(server.new_connection, deadline_seconds=server.call_seconds)
-            # A call that waits for replicas blocks its connection.
-            for _ in range(server.keys.partitions if is_replicated else LANES)
-        ]
-        self._counting: asyncio.Task[None] | None = None
+        self._lanes = Lanes(server, is_replicated=is_replicated)
         self._partitions: dict[int, PartitionWriter] = {}
-        self._preparing: asyncio.Task[None] | None = None
         self._idle = asyncio.Event()
         """Set when the store is closed and its last write is answered."""
         self._closed = False
@@ -106,8 +95,7 @@ class Writer:
 
     def start(self) -> None:
         """Watch the replicas from now on, if writes wait for them; the server is ready."""
-        if self._replicas is not None and self._counting is None:
-            self._counting = start_task(self._replicas.watch(), "count the replicas")
+        self._lanes.start()
 
     async def close(self, seconds: float) -> None:
         """Reject new writes; wait at most ``seconds`` for those under way."""
@@ -120,9 +108,7 @@ class Writer:
             logger.debug("the store is closed with writes under way; their outcome is unknown")
         for partition in self._partitions.values():
             await partition.abandon()
-        await end_tasks([task for task in (self._preparing, self._counting) if task is not None])
-        for lane in self._lanes:
-            await lane.close()
+        await self._lanes.close()
 
     def _refuse_when_closed(self) -> None:
         if self._closed:
@@ -131,16 +117,12 @@ class Writer:
     def _of(self, partition: int) -> PartitionWriter:
         found = self._partitions.get(partition)
         if found is None:
-            lane: CommandSender = self._lanes[partition % len(self._lanes)]
-            if self._replicas is not None:
-                lane = ReplicatedLane(lane, self._replicas)
             found = self._partitions[partition] = PartitionWriter(
                 self._server,
                 partition,
-                lane,
+                self._lanes.of_partition(partition),
                 self._durations,
                 self._clock,
-                self._prepare_once,
                 self._note_idle,
             )
         return found
@@ -151,9 +133,3 @@ class Writer:
     def _note_idle(self) -> None:
         if self._closed and self._is_idle():
             self._idle.set()
-
-    async def _prepare_once(self, error: BaseException) -> None:
-        """Prepare the server once for all calls that found it without the scripts or the number."""
-        if self._preparing is None or self._preparing.done():
-            self._preparing = start_task(self._server.preparation.for_retry(error), "prepare again")
-        await asyncio.shield(self._preparing)

@@ -133,7 +133,7 @@ async def test_cancelled_readers_leave_no_slot_of_the_pool_taken(
         for read in reads:
             read.cancel()
         await asyncio.gather(*reads, return_exceptions=True)
-    assert len(store._server._commands._lent) == 0
+    assert len(store._server.nodes.all[0].commands._lent) == 0
     statuses = await asyncio.gather(*(store.get_status(run) for _ in range(64)))
     assert {status.run_id for status in statuses} == {run}
 

@@ -70,7 +70,7 @@ async def full(
         await store.submit("ended", "other", input=1)
         await store.finish("ended", RunState.COMPLETED, result=RESULT)
         is_scripted = request.param == "scripts" or not await has_functions(admin)
-        assert store._server.loader.uses_functions is not is_scripted
+        assert store._server.nodes.all[0].loader.uses_functions is not is_scripted
         yield Full(spare.url(credentials), spare, admin, proxy, store, queue, held)
 
 

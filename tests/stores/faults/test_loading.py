@@ -80,7 +80,7 @@ async def test_programs_that_start_together_load_one_library(
         stores = [make_store(spare.url()) for _ in range(8)]
         await asyncio.gather(*(store.create(f"run-{n}", "work") for n, store in enumerate(stores)))
         assert await libraries(admin) == await own(admin)
-        uses = {store._server.loader.uses_functions for store in stores}
+        uses = {store._server.nodes.all[0].loader.uses_functions for store in stores}
         assert uses == {await has_functions(admin)}
 
 
@@ -112,7 +112,7 @@ async def test_a_full_server_without_the_library_is_called_by_scripts(
         await admin.config_set("maxmemory", 1)
         store = make_store(spare.url())
         assert await store.delete("run", force=True)
-        assert not store._server.loader.uses_functions
+        assert not store._server.nodes.all[0].loader.uses_functions
         await admin.config_set("maxmemory", 0)
         assert await libraries(admin) == set()
 
@@ -126,7 +126,7 @@ async def test_a_full_server_with_the_library_goes_on_with_it(
         await admin.config_set("maxmemory", 1)
         store = make_store(spare.url())
         assert await store.delete("run", force=True)
-        assert store._server.loader.uses_functions is await has_functions(admin)
+        assert store._server.nodes.all[0].loader.uses_functions is await has_functions(admin)
         await admin.config_set("maxmemory", 0)
 
 
@@ -148,7 +148,7 @@ async def tend(store: RedisRunStore) -> None:
 async def blocking_flush(store: RedisRunStore) -> None:
     client: Any = store.client
     await client.execute_command("SCRIPT", "FLUSH")
-    if store._server.loader.uses_functions:
+    if store._server.nodes.all[0].loader.uses_functions:
         await client.execute_command("FUNCTION", "FLUSH")
 
 
@@ -217,14 +217,14 @@ async def test_a_program_that_runs_for_days_notes_it_each_day(
         meta = store._keys.meta
         await admin.hset(meta, OWN, "1")
         # Its day is not over, so it does not look at the stamps.
-        assert not store._server.loader.is_stamp_due(now_ms())
-        store._server.loader._stamped_ms -= STAMP_MS
+        assert not store._server.nodes.all[0].loader.is_stamp_due(now_ms())
+        store._server.nodes.all[0].loader._stamped_ms -= STAMP_MS
 
         async def is_noted() -> bool:
             return (await stamps(admin, store))[OWN] > 1
 
         await wait_until(is_noted, "the use is noted")
-        loader = store._server.loader
+        loader = store._server.nodes.all[0].loader
         await wait_until(lambda: not loader.is_stamp_due(now_ms()), "it waits for the next day")
 
 

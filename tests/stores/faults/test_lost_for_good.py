@@ -157,7 +157,7 @@ async def test_a_failed_revival_is_the_error_unless_a_write_was_sent(
 async def shut_and_noticed(proxy: FaultProxy, store: RedisRunStore) -> None:
     """Shut the proxy, and return when the store's idle connections know of their end."""
     proxy.shut()
-    for connection in store._server._commands._idle:
+    for connection in store._server.nodes.all[0].commands._idle:
         await wait_until(connection.can_read, "the end of the connection has arrived")
 
 

@@ -129,7 +129,7 @@ async def test_a_user_without_functions_uses_scripts(
         await limited(admin, *rights)
         store = make_store(spare.url(f"limited:{SECRET}"))
         await store.create("run", "work")
-        assert not store._server.loader.uses_functions
+        assert not store._server.nodes.all[0].loader.uses_functions
         assert await store.append("run", note("run", "a")) == 2
         shas = [script.sha for script in load_scripts().values()]
         assert all(await admin.script_exists(*shas))
@@ -148,7 +148,7 @@ async def test_a_user_may_call_functions_that_others_loaded(
         await limited(admin, "-@all", *(f"+{name.lower()}" for name in PROBED), *rights)
         store = make_store(spare.url(f"limited:{SECRET}"))
         await store.create("run", "work")
-        assert store._server.loader.uses_functions is way
+        assert store._server.nodes.all[0].loader.uses_functions is way
         assert await store.append("run", note("run", "a")) == 2
 
 
@@ -163,7 +163,7 @@ async def test_the_checked_permissions_suffice_for_a_run(
             store = make_store(spare.url(f"limited:{SECRET}"))
             run = f"run-{number}"
             await store.submit(run, "work", input=1)
-            assert store._server.loader.uses_functions is (way == FUNCTIONS)
+            assert store._server.nodes.all[0].loader.uses_functions is (way == FUNCTIONS)
             await store.set_state(run, RunState.RUNNING)
             await store.append(run, note(run, "a"))
             result = AgentResult(output=1, agent_name="work", task_id="t")
@@ -248,7 +248,7 @@ async def test_the_checked_permissions_suffice_for_a_worker(
             runs = [f"one-{number}", f"two-{number}"]
             for name in runs:
                 await store.submit(name, "work")
-            assert store._server.loader.uses_functions is (way == FUNCTIONS)
+            assert store._server.nodes.all[0].loader.uses_functions is (way == FUNCTIONS)
             readers = [asyncio.create_task(names_in_stream(store, name)) for name in runs]
             queue = store.queue(lease_seconds=15)
             await queue.prepare(["work"])

@@ -227,6 +227,7 @@ async def test_a_journal_rewound_by_a_failover_is_a_reset(
 ) -> None:
     """A subscriber never sees another history as if it continued its own."""
     await straight.append(run, note(run, "kept"))
+    assert isinstance(straight.client, Redis)
     raw = Redis(connection_pool=straight.client.connection_pool)
     keys = [key for key in store._keys.of_run(run) if await admin.exists(key)]
     dumps = {key: await raw.dump(key) for key in keys}

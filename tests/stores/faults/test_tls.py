@@ -149,7 +149,7 @@ async def test_a_certificate_that_goes_bad_later_is_reported_at_once(
         await store.create("run", "work")
         context.load_cert_chain(old.certificate, old.key)
         await admin.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-        for connection in store._server._commands._idle:
+        for connection in store._server.nodes.all[0].commands._idle:
             await wait_until(connection.can_read, "the end of the connection has arrived")
         text = await refusal(store.create("other", "work"), StoreConfigurationError)
         assert "expired" in text

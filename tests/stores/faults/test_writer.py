@@ -317,7 +317,7 @@ async def test_two_connections_carry_calls_of_all_partitions(
     store = make_store(proxy.url, partitions=PARTITIONS)
     runs = one_run_in_each(store)
     await asyncio.gather(*(store.create(run_id, "work") for run_id in runs))
-    lanes = store._writer._lanes
+    lanes = store._writer._lanes._lanes.values()
     is_append = calls("append")
     proxy.plan = lambda parts: (
         Fault.STALL if len(proxy.seen) < 2 and is_append(parts) else Fault.NONE

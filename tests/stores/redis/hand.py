@@ -83,11 +83,11 @@ class HandWriter:
         server = self._store._server
         keys = server.keys.commit_keys(server.keys.partition(run_id))
         while True:
-            command = server.loader.command(COMMIT, keys, self.arguments(call))
-            reply: Reply = await server._commands.call(*command)
+            command = server.loader(0).command(COMMIT, keys, self.arguments(call))
+            reply: Reply = await server.nodes.all[0].commands.call(*command)
             if reply[0] != b"UNCONFIRMED":
                 return reply
-            await server.preparation.for_retry(UnconfirmedError())
+            await server.mend(keys[0], UnconfirmedError())
 
 
 def expect_many(writer: Writer) -> None:

@@ -28,7 +28,7 @@ OWN_TASKS = {
     "lane",
     "live check",
     "live source",
-    "prepare again",
+    "prepare a server again",
     "repeat writes",
     "shared read",
     "feed",

@@ -160,7 +160,10 @@ async def test_a_bug_is_raised_at_once(
         await store.queue(15).prepare(["t"])
     if broken == "connect":
         # Connections that are there hide it; those of the pool would be found broken one by one.
-        for connection in (*store._server._commands._idle, *store._server._blocking._idle):
+        for connection in (
+            *store._server.nodes.all[0].commands._idle,
+            *store._server.nodes.all[0].blocking._idle,
+        ):
             await connection.disconnect()
         space.admin.client_kill_filter(_type="normal", skipme=True)
     pauses: list[int] = []
@@ -183,7 +186,7 @@ async def test_a_bug_on_the_way_of_a_write_is_raised_at_once(
 ) -> None:
     """A TypeError where a write's bytes leave, or where those of its reply arrive."""
     await write(store)
-    lane = store._writer._lanes[0]
+    [lane] = store._writer._lanes._lanes.values()
 
     def takes_nothing(*_: object) -> None:
         raise TypeError("_takes_nothing")

@@ -28,6 +28,7 @@ from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.results import AgentResult
 from murmur_streams.core.model.states import RunProgress, RunState
 from murmur_streams.stores.redis.connection.connections import Connections
+from murmur_streams.stores.redis.connection.maker import ConnectionMaker
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.servers import Space
 from tests.stores.faults.servers import spare_server
@@ -162,7 +163,7 @@ async def test_a_clients_retries_and_timeouts_are_not_inherited(
     """The store's connections do not inherit the retries and timeouts of the given client."""
     for name in ("timeouts", "retries", "health checks"):
         async with Redis.from_url(space.server_url, **SETTINGS[name]) as client:
-            connections = Connections(client, size=1, deadline_seconds=5)
+            connections = Connections(ConnectionMaker.of(client), size=1, deadline_seconds=5)
             async with connections.connection() as connection:
                 assert connection.retry._retries == 0
                 assert connection.socket_timeout is None
@@ -178,7 +179,7 @@ async def test_a_store_uses_its_clients_connection_class(space: Space) -> None:
         pytest.skip("the server is not on a socket")
     pool.connection_class = TheirConnection
     async with Redis.from_pool(pool) as client:
-        connections = Connections(client, size=1, deadline_seconds=5)
+        connections = Connections(ConnectionMaker.of(client), size=1, deadline_seconds=5)
         async with connections.connection() as connection:
             assert type(connection) is TheirConnection
         await connections.close()

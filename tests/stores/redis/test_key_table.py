@@ -29,7 +29,10 @@ NAMES: dict[str, Any] = {
     "producer": "<producer_id>",
     "partition": 0,
 }
-NOT_KEYS = {"of_run", "base_and_feed", "commit_keys", "partition", "base"}
+NOT_KEYS = {
+    *("of_run", "base_and_feed", "commit_keys", "partition", "base"),
+    *("partition_of_key", "hints"),
+}
 
 
 class Shown(Keys):
@@ -102,6 +105,7 @@ def test_lua_forms_the_keys_of_a_run_as_python_does(lua: Any) -> None:
         ("producers_key", ["<run_id>"], Shown().producers("<run_id>")),
         ("queue_key", ["<target>"], Shown().queue("<target>", 0)),
         ("wake_key", ["<target>"], Shown().wake("<target>", 0)),
+        ("idle_key", ["<target>"], Shown().idle("<target>", 0)),
         ("index_key", [], Shown().index(0)),
         ("state_index_key", ["pending"], Shown().index_state(RunState.PENDING, 0)),
         ("target_index_key", ["<target>"], Shown().index_target("<target>", 0)),
@@ -157,6 +161,7 @@ def test_every_function_of_the_include_is_compared_with_python(lua: Any) -> None
         "producers_key",
         "queue_key",
         "wake_key",
+        "idle_key",
         "index_key",
         "state_index_key",
         "target_index_key",

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Any
 
 import pytest
-from redis.asyncio import Redis
+from redis.asyncio import Connection, Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from murmur_streams.stores.redis.connection import sentinel
 from murmur_streams.stores.redis.connection.connections import Connections
+from murmur_streams.stores.redis.connection.maker import ConnectionMaker
 from murmur_streams.stores.redis.connection.sentinel import Address, Primary
 
 OLD, NEW = ("127.0.0.1", 1), ("127.0.0.1", 2)
@@ -28,15 +28,14 @@ def answers() -> Answers:
 def primary(answers: Answers, monkeypatch: pytest.MonkeyPatch) -> Primary:
     """A service of three Sentinels with these answers."""
 
-    async def answer(_: Primary, kind: type[Any], settings: dict[str, Any]) -> object:
-        del kind
-        found = answers[settings["port"]]
+    async def answer(_: Primary, maker: ConnectionMaker) -> object:
+        found = answers[maker.settings["port"]]
         if found is None:
             raise RedisConnectionError("gone")
         return sentinel._Seen(*found)
 
     monkeypatch.setattr(Primary, "_answer", answer)
-    return Primary("runs", [(object, {"port": number}) for number in range(3)])
+    return Primary("runs", [ConnectionMaker.by(Connection, {"port": port}) for port in range(3)])
 
 
 async def test_the_highest_epoch_counts(answers: Answers, primary: Primary) -> None:
@@ -74,7 +73,7 @@ async def test_sentinels_that_were_set_up_anew_count_again(
 
 async def test_a_try_that_has_run_out_does_not_stop_the_closing() -> None:
     """Its time was over just before the failover: the other connections close all the same."""
-    connections = Connections(Redis(port=1), size=1, deadline_seconds=1.0)
+    connections = Connections(ConnectionMaker.of(Redis(port=1)), size=1, deadline_seconds=1.0)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(0) as limit:
             connections._connecting.add(limit)

@@ -15,11 +15,12 @@ from murmur_streams.core.model.errors import StoreConfigurationError
 from murmur_streams.stores.redis import script_rights
 from murmur_streams.stores.redis.connection.connections import Connections
 from murmur_streams.stores.redis.connection.failures import clear_error, code_of
-from murmur_streams.stores.redis.keys import Keys
 
 logger = logging.getLogger("murmur_streams.redis")
 
 OLDEST_SERVER = (6, 2)
+OLDEST_NODE = (7, 0)
+"""Of a cluster: workers are woken by messages that only one node gets (SPUBLISH)."""
 SCRIPT_PROBE = "EVALSHA 0000000000000000000000000000000000000000 1 {key}"
 PROBES: tuple[str, ...] = (
     *(
@@ -54,6 +55,8 @@ WORKER_PROBES: tuple[str, ...] = (
     "ZREMRANGEBYSCORE {key} -inf 0",
 )
 """Commands that only workers call."""
+CLUSTER_PROBES = tuple(script_rights.CLUSTER_PROBES.values())
+"""The commands that the scripts of a cluster call besides."""
 REPLICATED_PROBES: tuple[str, ...] = ("WAIT 0 1", "INFO replication")
 """Commands that only stores call whose writes wait for replicas."""
 _GRANTS = {"evalsha": "+evalsha +script|load (from 7.0 on better: +fcall +function|load)"}
@@ -106,34 +109,36 @@ class Eviction:
 
 async def check_server(
     connections: Connections,
-    keys: Keys,
+    probe_key: str,
     where: str,
     eviction: Eviction,
     *,
     is_first: bool,
+    is_cluster: bool,
     probes: Sequence[str],
 ) -> dict[str, str]:
     """Reject a server on which the guarantees do not hold.
 
     Args:
         connections: to the server.
-        keys: the key space.
+        probe_key: a key for the probes, which never exists.
         where: the server's address, without a password.
         eviction: gets the server's eviction policy.
         is_first: whether this is the program's first check. Later, a server that may evict runs is
             not rejected: stopping would end all runs instead of some.
+        is_cluster: whether it must be a node of a cluster, or may not be one.
         probes: the commands of the scripts, in forms that change nothing.
 
     Returns:
         The server's INFO; empty for a user without the right to it.
 
     Raises:
-        StoreConfigurationError: it is older than 6.2, evicts live runs, is a node of a
-            cluster, or does not permit a command that the scripts call.
+        StoreConfigurationError: it is older than 6.2 (in a cluster 7.0), evicts live runs, is a
+            node of a cluster and should not, or does not permit a command that the scripts call.
         ReadOnlyError: it is a replica.
     """
     info = await server_info(connections)
-    _check_kind(info, where)
+    _check_kind(info, where, is_cluster=is_cluster)
     if info.get("role", "master") != "master":
         # The same error as the answer to a write, so that it is judged and retried in the same way.
         await connections.drop_idle()
@@ -145,23 +150,26 @@ async def check_server(
             "runs could vanish; set maxmemory-policy noeviction"
         )
     eviction.note(info)
-    await check_permissions(connections, keys, where, (*probes, *OWN_PROBES))
+    if probes:
+        await check_permissions(connections, probe_key, where, (*probes, *OWN_PROBES))
     return info
 
 
-def _check_kind(info: Mapping[str, str], where: str) -> None:
+def _check_kind(info: Mapping[str, str], where: str, *, is_cluster: bool) -> None:
     """Reject a server of a kind on which the store cannot work."""
-    version = info.get("redis_version", "")
+    version, oldest = info.get("redis_version", ""), OLDEST_NODE if is_cluster else OLDEST_SERVER
     found = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
-    if version and found < OLDEST_SERVER:
+    if version and found < oldest:
+        needed = ".".join(map(str, oldest))
         raise StoreConfigurationError(
-            f"{where} is version {version}; the store needs Redis 6.2 or newer, or Valkey"
+            f"{where} is version {version}; the store needs Redis {needed} or newer, or Valkey"
+            f"{' (in a cluster)' if is_cluster else ''}"
         )
-    if info.get("cluster_enabled") == "1":
+    if info.get("cluster_enabled") == "1" and not is_cluster:
         # It would take the runs of its own slots, and no worker would find the others.
         raise StoreConfigurationError(
-            f"{where} is a node of a cluster, and Redis Cluster is not supported yet; use a server "
-            "without cluster mode, or Sentinel: redis+sentinel://host,host,host/service"
+            f"{where} is a node of a cluster; name the cluster in the URL: "
+            "redis+cluster://host:port,host:port"
         )
 
 
@@ -179,14 +187,19 @@ async def server_info(connections: Connections, *section: str) -> dict[str, str]
 
 
 async def check_permissions(
-    connections: Connections, keys: Keys, where: str, probes: Sequence[str]
+    connections: Connections, key: str, where: str, probes: Sequence[str]
 ) -> None:
     """Reject a user who may not call one of the probes, which change nothing.
+
+    Args:
+        connections: to the server.
+        key: one of the server's, which never exists.
+        where: the server's address, without a password.
+        probes: commands with ``{key}`` in them.
 
     Raises:
         StoreConfigurationError: names every missing right.
     """
-    key = f"{keys.base(0)}:probe"
     commands: list[tuple[object, ...]] = [tuple(probe.format(key=key).split()) for probe in probes]
     replies = await connections.every_reply(commands)
     refused = {
@@ -203,5 +216,5 @@ async def check_permissions(
     grants = [_GRANTS.get(name, f"+{name}") for name in sorted(refused)]
     raise StoreConfigurationError(
         f"{where} does not permit this user what the store needs: grant {' '.join(grants)} "
-        f"on ~{keys.prefix}:*"
+        f"on ~{key.split(':{', 1)[0]}:*"
     )

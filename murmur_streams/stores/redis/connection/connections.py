@@ -12,9 +12,8 @@ import contextlib
 import logging
 import weakref
 from collections.abc import AsyncGenerator, Generator
-from typing import Any, cast
+from typing import Any
 
-from redis.asyncio import Connection, Redis, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import AuthenticationError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
@@ -22,6 +21,7 @@ from murmur_streams.core.model.errors import StoreClosedError
 from murmur_streams.stores.bell import Bell
 from murmur_streams.stores.redis.connection import transport
 from murmur_streams.stores.redis.connection.failures import NeverSentError, needs_new_connection
+from murmur_streams.stores.redis.connection.maker import ConnectionMaker
 from murmur_streams.stores.redis.connection.sentinel import Primary
 
 logger = logging.getLogger("murmur_streams.redis")
@@ -33,20 +33,28 @@ Reply = Any
 
 
 class Connections:
-    """At most ``size`` connections that share a client's address and credentials.
+    """At most ``size`` connections to one server.
 
     Lending waits for a free connection. Returning one never waits, so no cancellation can lose it.
+
+    Args:
+        maker: makes them.
+        size: how many are lent at a time.
+        deadline_seconds: a connection whose reply takes longer counts as broken.
+        primary: where the server is, if Sentinels name it.
     """
 
     def __init__(
-        self, client: Redis, *, size: int, deadline_seconds: float, primary: Primary | None = None
+        self,
+        maker: ConnectionMaker,
+        *,
+        size: int,
+        deadline_seconds: float,
+        primary: Primary | None = None,
     ) -> None:
-        pool = cast("Any", client).connection_pool
-        kind = pool.connection_class if primary is None else primary.kind_of(pool)
-        self._class = transport.with_own_lookups(kind)
-        self.can_half_close = _can_half_close(kind)
-        """Whether our direction of a connection can be closed alone: not with TLS."""
-        self._settings = transport.own_settings(pool.connection_kwargs)
+        self._maker = maker
+        self.can_half_close = maker.can_half_close
+        """Whether ``blocking_all`` takes a bell."""
         self._primary = primary
         self._free = asyncio.Semaphore(size)
         self._idle: list[Any] = []
@@ -80,7 +88,7 @@ class Connections:
         async with self.connection() as connection:
             async with asyncio.timeout(self._deadline_seconds):
                 await connection.send_packed_command(connection.pack_commands(commands))
-                return [await _reply_or_error(connection) for _ in commands]
+                return [await reply_or_error(connection) for _ in commands]
 
     async def blocking(self, *command: object, seconds: float) -> Reply:
         """Send a command that blocks up to ``seconds``."""
@@ -115,7 +123,7 @@ class Connections:
                 async with asyncio.timeout(seconds + self._deadline_seconds) as limit:
                     with _half_closed(connection, bell, limit):
                         await connection.send_packed_command(connection.pack_commands(commands))
-                        return [await _reply_or_error(connection) for _ in commands]
+                        return [await reply_or_error(connection) for _ in commands]
             except (RedisError, OSError, TimeoutError):
                 if bell is None or not bell.is_rung:
                     raise
@@ -179,13 +187,12 @@ class Connections:
 
     async def protocol_refusal(self) -> str | None:
         """Why the address does not answer: only one of the two sides speaks TLS; None otherwise."""
-        settings = self._settings
+        maker = self._maker
         if self._primary is not None:
             if self._primary.last_address is None:
                 return None
-            host, port = self._primary.last_address
-            settings = settings | {"host": host, "port": port}
-        return await transport.protocol_refusal(self._class, settings)
+            maker = maker.at(self._primary.last_address)
+        return await transport.protocol_refusal(maker.kind, maker.settings)
 
     async def drop_idle(self) -> None:
         """Close the idle connections, which lead to a server that must not be used any more."""
@@ -212,7 +219,7 @@ class Connections:
 
     def _new(self) -> Any:
         try:
-            return self._class(**self._settings)
+            return self._maker.make()
         except Exception as error:
             raise NeverSentError from error
 
@@ -244,7 +251,7 @@ class Connections:
         try:
             await connection.connect()
             await connection.send_command("ROLE")
-            role = await _reply_or_error(connection)
+            role = await reply_or_error(connection)
             # A user without the right to ROLE learns of a replica by the answer to a write.
             if not isinstance(role, RedisError) and role[0] != b"master":
                 raise ReadOnlyError("READONLY the server is a replica")  # noqa: TRY301
@@ -257,12 +264,6 @@ class Connections:
     def _refuse_when_closed(self) -> None:
         if self._closed:
             raise NeverSentError from StoreClosedError("the store is closed; open a new one")
-
-
-def _can_half_close(kind: type[Any]) -> bool:
-    theirs: list[Any] = [Connection, UnixDomainSocketConnection]
-    opens_a_socket = getattr(kind, "_connect", None) in [each._connect for each in theirs]
-    return opens_a_socket and not issubclass(kind, SSLConnection)
 
 
 @contextlib.contextmanager
@@ -288,7 +289,8 @@ def _half_closed(connection: Any, bell: Bell | None, limit: asyncio.Timeout) -> 
         yield
 
 
-async def _reply_or_error(connection: Any) -> Reply:
+async def reply_or_error(connection: Any) -> Reply:
+    """The next reply; an error that concerns its command alone is returned."""
     try:
         return await connection.read_response()
     except ResponseError as error:

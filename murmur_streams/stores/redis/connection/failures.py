@@ -53,7 +53,9 @@ UNCONFIRMED = "UNCONFIRMED"
 
 _ELSEWHERE = frozenset({"MASTERDOWN", "LOADING", "READONLY"})
 """Codes of a server that is not the primary, or not yet."""
-_LATER = _ELSEWHERE | {"BUSY", "TRYAGAIN", "CLUSTERDOWN", "NOREPLICAS", "UNBLOCKED"}
+_MOVING = {"MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN"}
+"""Codes of a cluster's node that does not serve the slot, or not all of it."""
+_LATER = _ELSEWHERE | _MOVING | {"BUSY", "NOREPLICAS", "UNBLOCKED"}
 FINAL = frozenset({Fate.REFUSED, Fate.BUG})
 """A retry cannot end differently."""
 _NEVER_EXECUTED = (exceptions.MaxConnectionsError, UnconfirmedError)
@@ -105,6 +107,12 @@ def fate_of(error: BaseException) -> Fate:
     if isinstance(error, (exceptions.RedisError, errors.MurmurError)):
         return Fate.REFUSED
     return Fate.UNKNOWN if _is_of_closed_transport(error) else Fate.BUG
+
+
+def is_for_now(error: BaseException) -> bool:
+    """Whether a server answered that it executes nothing now; it is not another node's business."""
+    code = code_of(error)
+    return bool(code) and code not in _MOVING and fate_of(error) is Fate.NOT_EXECUTED
 
 
 def is_not_loaded(error: BaseException) -> bool:

@@ -1,60 +1,45 @@
-"""The connections of one store: for commands, for blocking commands, and to the Sentinels."""
+"""The connections of one store to one server: for commands, and for commands that block."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-
-from redis.asyncio import Redis
-
 from murmur_streams.stores.redis.connection.connections import Connections
-from murmur_streams.stores.redis.connection.sentinel import primary_of
-from murmur_streams.stores.timing import retry_pause_seconds
+from murmur_streams.stores.redis.connection.maker import ConnectionMaker
+from murmur_streams.stores.redis.connection.sentinel import Primary
 
 COMMAND_CONNECTIONS = 4
 BLOCKING_CONNECTIONS = 1_000
 
 
 class Pools:
-    """The pools of one store. When Sentinels name another primary, all their connections close.
+    """The pools of one store for one server.
 
     Args:
-        client: its address and credentials are used, or its Sentinels.
+        maker: makes the connections.
         deadline_seconds: a connection whose reply takes longer counts as broken.
+        primary: where the server is, if Sentinels name it.
+        address: the server's name in errors and logs; "" where the store has no other server.
     """
 
-    def __init__(self, client: Redis, deadline_seconds: float) -> None:
-        self._primary = primary_of(client)
+    def __init__(
+        self,
+        maker: ConnectionMaker,
+        deadline_seconds: float,
+        *,
+        primary: Primary | None = None,
+        address: str = "",
+    ) -> None:
+        self.address = address
         self.commands, self.blocking = (
-            Connections(client, size=size, deadline_seconds=deadline_seconds, primary=self._primary)
+            Connections(maker, size=size, deadline_seconds=deadline_seconds, primary=primary)
             for size in (COMMAND_CONNECTIONS, BLOCKING_CONNECTIONS)
         )
-        self._moved = asyncio.Event()
-        if self._primary is not None:
-            self._primary.when_moved = self._leave_old_primary
 
-    def watch(self) -> None:
-        """Listen for failovers from now on."""
-        if self._primary is not None:
-            self._primary.watch()
-
-    async def pause_before_retry(self, attempt: int) -> None:
-        """Wait as ``timing.pause_before_retry`` does, but not beyond a failover."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(retry_pause_seconds(attempt)):
-                await self._moved.wait()
+    async def drop_all(self) -> None:
+        """Close every connection: the server must not be used any more; calls under way fail."""
+        await self.commands.drop_all()
+        await self.blocking.drop_all()
 
     async def close(self) -> None:
         """Close every connection; calls under way fail."""
-        if self._primary is not None:
-            await self._primary.close()
         await self.commands.close()
         await self.blocking.close()
-
-    async def _leave_old_primary(self) -> None:
-        # Calls under way would wait for a server that is gone or frozen, or that will lose what
-        # it still takes.
-        await self.commands.drop_all()
-        await self.blocking.drop_all()
-        self._moved.set()
-        self._moved.clear()

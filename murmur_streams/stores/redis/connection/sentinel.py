@@ -9,14 +9,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from redis.asyncio import Connection, Redis, SSLConnection
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
 from murmur_streams.core.model.errors import StoreConfigurationError
 from murmur_streams.stores.own_tasks import end_tasks, start_task
-from murmur_streams.stores.redis.connection import transport
+from murmur_streams.stores.redis.connection.maker import Address, AnyClient, ConnectionMaker
 
 logger = logging.getLogger("murmur_streams.redis")
 
@@ -29,8 +28,6 @@ SILENT_SECONDS = 10.0
 """A Sentinel that reported nothing for so long must answer a PING: its host may be gone."""
 _CHANNELS = ("+switch-master", "+promoted-slave")
 """In an orderly failover the second one comes first, while the old primary still takes writes."""
-
-Address = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +47,10 @@ class Primary:
 
     Args:
         service: the name under which the Sentinels monitor it.
-        sentinels: the class and the settings of a connection to each of them.
+        sentinels: makes the connections to each of them.
     """
 
-    def __init__(self, service: str, sentinels: Sequence[tuple[type[Any], dict[str, Any]]]) -> None:
+    def __init__(self, service: str, sentinels: Sequence[ConnectionMaker]) -> None:
         self._service = service
         self._sentinels = sentinels
         self._epoch = -1
@@ -65,11 +62,6 @@ class Primary:
         self._watches: list[asyncio.Task[None]] = []
         self.when_moved: Callable[[], Awaitable[None]] | None = None
         """Called when another server has become the primary."""
-
-    @staticmethod
-    def kind_of(pool: Any) -> type[Any]:
-        """The class of connections to the primary: redis-py's own one would ask by itself."""
-        return SSLConnection if issubclass(pool.connection_class, SSLConnection) else Connection
 
     @property
     def last_address(self) -> Address | None:
@@ -96,8 +88,7 @@ class Primary:
         """Listen to every Sentinel from now on, and learn of a failover when it happens."""
         if not self._watches:
             self._watches = [
-                start_task(self._watch(kind, settings), "listen to a Sentinel")
-                for kind, settings in self._sentinels
+                start_task(self._watch(maker), "listen to a Sentinel") for maker in self._sentinels
             ]
 
     async def close(self) -> None:
@@ -111,9 +102,7 @@ class Primary:
         await asyncio.shield(self._asking)
 
     async def _ask(self) -> None:
-        asks = [
-            asyncio.create_task(self._answer(kind, settings)) for kind, settings in self._sentinels
-        ]
+        asks = [asyncio.create_task(self._answer(maker)) for maker in self._sentinels]
         try:
             done, _ = await asyncio.wait(asks, timeout=ASK_SECONDS)
         finally:
@@ -147,7 +136,7 @@ class Primary:
                     "/service, as in their setting `sentinel monitor service ...`"
                 )
         where = ", ".join(
-            f"{settings.get('host')}:{settings.get('port')}" for _, settings in self._sentinels
+            f"{each.settings.get('host')}:{each.settings.get('port')}" for each in self._sentinels
         )
         said = str(failures[0]) if failures else f"no answer within {ASK_SECONDS:g} s"
         return RedisConnectionError(f"none of the Sentinels {where} names a primary: {said}")
@@ -162,12 +151,12 @@ class Primary:
         if self.when_moved is not None:
             await self.when_moved()
 
-    async def _answer(self, kind: type[Any], settings: dict[str, Any]) -> _Seen:
+    async def _answer(self, maker: ConnectionMaker) -> _Seen:
         """Ask one Sentinel.
 
         The one that leads a failover names the new primary here before it reports the switch.
         """
-        connection = _connection(kind, settings)
+        connection = maker.make()
         try:
             await connection.connect()
             commands = [
@@ -182,9 +171,9 @@ class Primary:
         fields = dict(zip(flat[::2], flat[1::2], strict=True))
         return _Seen(int(fields[b"config-epoch"]), (host.decode(), int(port)))
 
-    async def _watch(self, kind: type[Any], settings: dict[str, Any]) -> None:
+    async def _watch(self, maker: ConnectionMaker) -> None:
         while True:
-            connection = _connection(kind, settings)
+            connection = maker.make()
             try:
                 # A frozen host takes a connection, and answers nothing, not even the password.
                 async with asyncio.timeout(ASK_SECONDS):
@@ -228,7 +217,7 @@ class Primary:
             await self._ask_once()
 
 
-def primary_of(client: Redis) -> Primary | None:
+def primary_of(client: AnyClient) -> Primary | None:
     """The service whose primary a client uses; None for the client of one address.
 
     Raises:
@@ -245,14 +234,14 @@ def primary_of(client: Redis) -> Primary | None:
     return Primary(
         str(cast("Any", pool).service_name),
         [
-            (transport.with_own_lookups(each.connection_class), each.connection_kwargs)
+            ConnectionMaker.by(
+                each.connection_class,
+                each.connection_kwargs,
+                socket_connect_timeout=ASK_SECONDS,
+            )
             for each in sentinels
         ],
     )
-
-
-def _connection(kind: type[Any], settings: dict[str, Any]) -> Any:
-    return kind(**(transport.own_settings(settings) | {"socket_connect_timeout": ASK_SECONDS}))
 
 
 async def _drop(connection: Any) -> None:

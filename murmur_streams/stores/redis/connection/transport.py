@@ -10,7 +10,7 @@ import socket
 from collections.abc import Mapping
 from typing import Any, cast
 
-from redis.asyncio import Connection, SSLConnection
+from redis.asyncio import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -41,6 +41,10 @@ _NOT_CLONED = (
     "event_dispatcher",
     "retry",
     "connection_pool",
+    # Of the clients of clusters.
+    "connection_class",
+    "max_connections",
+    "response_callbacks",
 )
 
 
@@ -48,6 +52,13 @@ def own_settings(given: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a client's connections, changed to the store's own rules."""
     cloned = {name: value for name, value in given.items() if not name.startswith(_NOT_CLONED)}
     return cloned | _PINNED | {"retry": Retry(NoBackoff(), 0)}
+
+
+def can_half_close(kind: type[Any]) -> bool:
+    """Whether one direction of such a connection can be closed alone: not with TLS."""
+    theirs: list[Any] = [Connection, UnixDomainSocketConnection]
+    opens_a_socket = getattr(kind, "_connect", None) in [each._connect for each in theirs]
+    return opens_a_socket and not issubclass(kind, SSLConnection)
 
 
 def with_own_lookups(connection_class: type[Any]) -> type[Any]:

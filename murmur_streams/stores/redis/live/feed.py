@@ -21,7 +21,8 @@ from murmur_streams.core.model.feed import (
 from murmur_streams.stores.own_tasks import end_tasks, is_cancelled, start_task
 from murmur_streams.stores.redis.live import sources
 from murmur_streams.stores.redis.replies import pairs, text
-from murmur_streams.stores.redis.server import Retries, Server
+from murmur_streams.stores.redis.retries import Retries
+from murmur_streams.stores.redis.server import Server
 
 _WHILE_READ = "while the feed was read"
 _CLOSED = f"the store was closed {_WHILE_READ}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import Coroutine
 from itertools import chain
@@ -14,7 +15,8 @@ from murmur_streams.stores.own_tasks import end_tasks, start_task
 from murmur_streams.stores.redis.connection.lane import Lane
 from murmur_streams.stores.redis.live import sources
 from murmur_streams.stores.redis.live.sources import DirectSource, FeedSource, Followed, Source
-from murmur_streams.stores.redis.server import Retries, Server
+from murmur_streams.stores.redis.retries import Retries
+from murmur_streams.stores.redis.server import Server
 
 logger = logging.getLogger("murmur_streams.redis")
 
@@ -148,7 +150,8 @@ class Live:
 
     async def _read(self) -> None:
         seconds = sources.BLOCK_SECONDS + self._server.call_seconds
-        lane = Lane(self._server.blocking_connection, deadline_seconds=seconds)
+        connect = functools.partial(self._server.blocking_connection, self._partition)
+        lane = Lane(connect, deadline_seconds=seconds)
         try:
             await self._read_on(lane)
         finally:
@@ -169,7 +172,7 @@ class Live:
             try:
                 await retries.after(failure)
                 # Here, once, until the server is back; only then do the subscribers read from it.
-                await self._server.read("PING")
+                await self._server.read("EXISTS", self._server.keys.feed(self._partition))
                 if self._source is not None:
                     await self._source.recover()
             except Exception as error:  # noqa: BLE001  # the subscribers get it

@@ -40,7 +40,8 @@ class RedisTails:
     def __init__(self, server: Server, seal: Seal) -> None:
         self.server = server
         self.seal = seal
-        self.shared = SharedReads()
+        self._shared: dict[str, SharedReads] = {}
+        """By server: those that wait for one must not delay the reads of others."""
         self._live: dict[int, Live] = {}
 
     @property
@@ -71,6 +72,11 @@ class RedisTails:
         """Yield all entries, late ones included; with ``follow`` also those until the seal."""
         tail = RedisTail(self, Reading(run_id, reads_late=True), after, follow=follow)
         return read_tail(tail, entries_of, follow=follow)
+
+    def shared(self, run_id: str) -> SharedReads:
+        """The shared reads of a run's server."""
+        partition = self.server.keys.partition(run_id)
+        return self._shared.setdefault(self.server.name_of_node(partition), SharedReads())
 
     def live(self, run_id: str) -> Live:
         """The live source of a run's partition."""
@@ -173,7 +179,7 @@ class RedisTail:
                 ("XRANGE", journal, at, at),
                 ("XRANGE", journal, "-", "+", "COUNT", 1),
             )
-        fields, newest, *around = await tails.shared.read(
+        fields, newest, *around = await tails.shared(run_id).read(
             commands, lambda: tails.server.read_all(*commands)
         )
         if fields[0] is None:
@@ -201,7 +207,9 @@ class RedisTail:
         reading, tails = self.reading, self._tails
         after = f"({reading.cursor.entry_id}"
         command = ("XRANGE", self._journal, after, "+", "COUNT", PAGE_ENTRIES)
-        page: list[Raw] = await tails.shared.read(command, lambda: tails.server.read(*command))
+        page: list[Raw] = await tails.shared(reading.run_id).read(
+            command, lambda: tails.server.read(*command)
+        )
         last = read_id(page[-1][0])[1] if page else reading.seq
         self._is_replaying = len(page) == PAGE_ENTRIES or last < reading.version
         if page:
@@ -244,7 +252,7 @@ class RedisTail:
             return CLOSING_SECONDS
         run_id, tails = run.run_id, self._tails
         try:
-            answer = await tails.shared.read(("seal", run_id), lambda: tails.seal(run_id))
+            answer = await tails.shared(run_id).read(("seal", run_id), lambda: tails.seal(run_id))
         except RunNotFoundError:
             # Deleted or expired meanwhile. Only a deletion leaves an entry, so look at the run.
             run.verify()
