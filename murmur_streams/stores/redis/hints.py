@@ -24,7 +24,7 @@ from murmur_streams.core.model.errors import MurmurError
 from murmur_streams.core.model.work import ControlMessage
 from murmur_streams.stores.own_tasks import end_tasks, start_task
 from murmur_streams.stores.redis.connection.connections import drop_connection
-from murmur_streams.stores.redis.connection.failures import NeverSentError
+from murmur_streams.stores.redis.connection.failures import NeverSentError, code_of
 from murmur_streams.stores.redis.nodes import ServerNode
 from murmur_streams.stores.redis.server import Server
 from murmur_streams.stores.redis.side_by_side import PATIENCE_SECONDS, SideBySide
@@ -176,8 +176,11 @@ class Hints:
             commands = [("SSUBSCRIBE", channel) for channel in channels]
             await connection.send_packed_command(connection.pack_commands(commands))
             await self._read(connection, channels)
-        except (RedisError, OSError, NeverSentError, TimeoutError) as error:
-            logger.debug("hints of %s are not heard: %r", node.where, error)
+        except (RedisError, OSError, NeverSentError) as error:
+            level = logging.WARNING if code_of(error) == "NOPERM" else logging.DEBUG
+            logger.log(
+                level, "the worker is not woken by %s, it looks by itself: %s", node.where, error
+            )
         finally:
             for partition in partitions:
                 self._heard.discard(partition)

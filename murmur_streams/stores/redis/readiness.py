@@ -57,11 +57,10 @@ async def ping(nodes: Nodes, keys: Keys, where: str) -> None:
         try:
             _, found, *_ = await node.commands.pipeline(commands)
         except RedisError as error:
-            if failures.is_for_now(error):
-                # It is raised, and not retried.
-                raise failures.unavailable(where, error) from None
             if not failures.is_not_loaded(error):
-                raise
+                # What the server answers for now is raised, and not retried.
+                is_for_now = failures.is_for_now(error)
+                raise (failures.unavailable(where, error) if is_for_now else error) from None
             found = 0
         if not is_complete(found):
             await node.prepare_again()

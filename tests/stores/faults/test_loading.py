@@ -312,7 +312,7 @@ async def test_two_versions_of_the_library_serve_side_by_side(
         another = type(library)(OTHER, library.text.replace(library.name, OTHER))
         newer = make_store(spare.url())
         with monkeypatch.context() as patch:
-            patch.setattr(loading, "load_library", lambda: another)
+            patch.setattr(loading, "load_library", lambda **_: another)
             await newer.append("run", note("run", "newer"))
         await older.append("run", note("run", "older"))
         assert await names_in_journal(older, "run") == ["newer", "older"]

@@ -38,7 +38,7 @@ WORKER_PROBED = sorted({probe.split()[0] for probe in WORKER_PROBES})
 REPLICATED_PROBED = sorted({probe.split()[0] for probe in REPLICATED_PROBES})
 SCRIPTS = ("+evalsha", "+script|load")
 FUNCTIONS = ("+fcall", "+function|load")
-OPTIONAL = {"INFO", "SCRIPT", "EVALSHA", "FCALL", "FUNCTION"}
+OPTIONAL = {"INFO", "SCRIPT", "EVALSHA", "FCALL", "FUNCTION", "SSUBSCRIBE"}
 """Commands that the store probes by calling them, with a clear error or none."""
 
 MAY_BE_DENIED = {"COPY"}
