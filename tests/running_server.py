@@ -14,7 +14,7 @@ from redis import Redis
 
 from murmur_streams.embedded import ensure_server, stop_server
 from murmur_streams.embedded.launch import config_text
-from murmur_streams.embedded.sentinel_group import wait_for
+from murmur_streams.embedded.node import wait_for
 from tests.sentinel_service import sentinel_service
 from tests.server_choice import (
     DOCKER,

@@ -15,7 +15,8 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from murmur_streams.embedded.sentinel_group import Node, SentinelGroup, free_port
+from murmur_streams.embedded.node import Node, free_port
+from murmur_streams.embedded.sentinel_group import SentinelGroup
 from murmur_streams.testing.faults import (
     Act,
     FaultProxy,

@@ -11,7 +11,8 @@ from typing import Any, Literal, Self, cast
 from redis.asyncio import Redis
 
 from murmur_streams.embedded.launch import find_binary
-from murmur_streams.embedded.sentinel_group import Node, SentinelGroup
+from murmur_streams.embedded.node import Node
+from murmur_streams.embedded.sentinel_group import SentinelGroup
 
 _OF_DATA = ("appendonlydir", "appendonly.aof", "dump.rdb")
 NOWHERE = ("127.0.0.1", "1")
