@@ -10,11 +10,11 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from murmur_streams.core.model.errors import StoreConfigurationError
+from murmur_streams.core.model.errors import StoreConfigurationError, StoreUnavailableError
 from murmur_streams.stores.own_tasks import end_tasks, start_task
 from murmur_streams.stores.redis.connection import checks, failures
-from murmur_streams.stores.redis.connection.checks import PROBES, SCRIPT_PROBE, Eviction
 from murmur_streams.stores.redis.connection.connections import Connections
+from murmur_streams.stores.redis.connection.server_warnings import ServerWarnings
 from murmur_streams.stores.redis.keys import SCHEMA_VERSION, Keys
 from murmur_streams.stores.redis.loading import Loader
 from murmur_streams.stores.timing import wall_clock_ms
@@ -36,15 +36,27 @@ class Preparation:
     """
 
     def __init__(self, connections: Connections, keys: Keys, where: str, loader: Loader) -> None:
-        self.eviction = Eviction(where)
+        self.warnings = ServerWarnings()
+        self.check = checks.ServerCheck(connections, keys, where, self.warnings)
         self.is_protocol_known = False
         """False until a silent server was probed for the other protocol."""
-        self.further_probes: tuple[str, ...] = ()
-        """Of this store's settings."""
+        self.read_only = False
+        """Whether the store only reads: nothing is loaded into the server, and nothing written."""
         self._connections = connections
         self._keys = keys
         self._where = where
         self._loader = loader
+
+    def check_may_write(self) -> None:
+        """Refuse to write in a store that only reads; nothing was sent.
+
+        Raises:
+            StoreConfigurationError: it only reads.
+        """
+        if self.read_only:
+            raise StoreConfigurationError(
+                "this store was opened with read_only=True (MURMUR_READ_ONLY=1), and only reads"
+            )
 
     async def begin(self) -> dict[str, str]:
         """Prepare the server for the first time; probe a silent one with TLS, or without.
@@ -74,6 +86,17 @@ class Preparation:
         """Check a server without the scripts as at the start: it is a new one, or was emptied."""
         await _never_sent(self._prepare(is_first=False))
 
+    async def compare(self) -> None:
+        """Compare the server with a store that only reads, without a check of everything."""
+        await _never_sent(self._check_meta())
+
+    async def check_worker(self) -> None:
+        """Check the further rights of a worker; StoreConfigurationError names those that miss."""
+        self.check_may_write()
+        await checks.check_permissions(
+            self._connections, self._keys, self._where, checks.WORKER_PROBES
+        )
+
     async def for_retry(self, error: BaseException) -> None:
         """Prepare the server for a call that failed with this error, before it is sent again."""
         if isinstance(error, failures.UnconfirmedError):
@@ -84,7 +107,7 @@ class Preparation:
     async def watch(self, *, may_ask: bool) -> None:
         """Look about once a minute, until cancelled: a server changes while programs use it.
 
-        It looks at the eviction policy, and notes once a day that the library is in use.
+        It notes what should be mended, and once a day that the library is in use.
 
         Args:
             may_ask: whether the user may call INFO.
@@ -93,30 +116,33 @@ class Preparation:
             # At most LOOK_SECONDS; random, so that programs do not ask all at once.
             await asyncio.sleep(checks.LOOK_SECONDS * random.uniform(0.8, 1.0))  # noqa: S311  # no secret
             try:
-                if may_ask:
-                    self.eviction.note(await checks.server_info(self._connections, "memory"))
+                await self.check.while_used(self._probes(), may_ask=may_ask)
             except (RedisError, failures.NeverSentError, OSError) as error:
-                logger.debug("the eviction policy of %s is not known: %r", self._where, error)
+                logger.debug("no look at %s: %r", self._where, error)
             now_ms = wall_clock_ms()
             if self._loader.is_stamp_due(now_ms):
                 await self._loader.stamp(self._keys.meta, now_ms)
 
     async def _prepare(self, *, is_first: bool) -> dict[str, str]:
+        if self.read_only:
+            info = await self.check.before_use(self._probes(), is_first=is_first)
+            await self._check_meta()
+            return info
         await self._loader.find_functions()
-        probes = PROBES if self._loader.uses_functions else (SCRIPT_PROBE, *PROBES)
-        info = await checks.check_server(
-            self._connections,
-            self._keys,
-            self._where,
-            self.eviction,
-            is_first=is_first,
-            probes=(*self.further_probes, *probes),
-        )
+        info = await self.check.before_use(self._probes(), is_first=is_first)
         if first := self._loader.first_commands():
             await self._connections.pipeline(first)
         await self._check_meta()
         await self._loader.stamp(self._keys.meta, wall_clock_ms())
         return info
+
+    def _probes(self) -> tuple[str, ...]:
+        """Commands that the user must be permitted to call."""
+        if self.read_only:
+            return checks.READ_PROBES
+        own = checks.REPLICATED_PROBES if self.check.waits_for_replicas else ()
+        scripts = () if self._loader.uses_functions else (checks.SCRIPT_PROBE,)
+        return (*own, *scripts, *checks.PROBES, *checks.OWN_PROBES)
 
     async def _check_meta(self) -> None:
         """Compare the key space's meta with this store, and write it where it is missing.
@@ -124,9 +150,15 @@ class Preparation:
         Raises:
             StoreConfigurationError: it has another number of partitions or a newer schema, or the
                 key belongs to another program.
+            StoreUnavailableError: it is missing, and the store only reads.
         """
         meta = self._keys.meta
         [stored] = await self._replies(("HMGET", meta, "schema_version", "partitions"))
+        if None in stored and self.read_only:
+            raise StoreUnavailableError(
+                f"no program has written under {self._keys.prefix!r} on {self._where} yet, and "
+                "this store only reads"
+            )
         if None in stored:
             # Only if it is missing: a server without free memory refuses writes, and must serve
             # readers.

@@ -15,7 +15,7 @@ from murmur_streams.core.model.errors import InvalidInputError, MurmurError, Sto
 from murmur_streams.core.rules.decide import Answer
 from murmur_streams.stores.bell import Bell
 from murmur_streams.stores.own_tasks import is_cancelled, start_task
-from murmur_streams.stores.redis.connection import checks, failures
+from murmur_streams.stores.redis.connection import failures
 from murmur_streams.stores.redis.connection.connections import Reply
 from murmur_streams.stores.redis.connection.pools import Pools
 from murmur_streams.stores.redis.keys import Keys
@@ -114,11 +114,7 @@ class Server:
     async def check_worker(self) -> None:
         """Check the further rights of a worker; StoreConfigurationError names those that miss."""
         await self.ready()
-        await self._retrying(
-            lambda: checks.check_permissions(
-                self._commands, self.keys, self.where, checks.WORKER_PROBES
-            )
-        )
+        await self._retrying(self.preparation.check_worker)
 
     async def read(self, *command: object) -> Reply:
         """Execute one read; repeat it after lost connections, until ``retry_seconds`` are over."""
@@ -142,6 +138,9 @@ class Server:
         # This changes nothing, and fails wherever a write fails.
         write = ("ZADD", self.keys.workers, "XX", "0", "")
         await self.ready()
+        if self.preparation.read_only:
+            await self._retrying(self.preparation.compare)
+            return
         _, found, partitions, _ = await self._retrying(
             lambda: self._ask_now(("PING",), self.loader.probe(), meta, write)
         )
@@ -197,11 +196,12 @@ class Server:
 
     def replicas(self) -> Replicas:
         """This server's replicas, for calls that wait for them; called before the first use."""
-        self.preparation.further_probes = checks.REPLICATED_PROBES
+        self.preparation.check.waits_for_replicas = True
         return Replicas(self._commands, self.where, self.call_seconds)
 
     async def script(self, name: str, keys: list[str], args: list[str | int]) -> Answer:
         """Execute a script once; the caller judges the driver's errors."""
+        self.preparation.check_may_write()
         try:
             return read_answer(await self._commands.call(*self.loader.command(name, keys, args)))
         except (ResponseError, failures.UnconfirmedError) as error:

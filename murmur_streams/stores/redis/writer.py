@@ -12,7 +12,7 @@ from murmur_streams.stores.own_tasks import end_tasks, start_task
 from murmur_streams.stores.redis.connection.lane import CommandSender, Lane
 from murmur_streams.stores.redis.durations import Clock, Durations
 from murmur_streams.stores.redis.partition_writer import PartitionWriter
-from murmur_streams.stores.redis.replication import ReplicatedLane
+from murmur_streams.stores.redis.replication import ReplicatedLane, check_durability
 from murmur_streams.stores.redis.server import Server
 from murmur_streams.stores.redis.writes import Arguments, WaitingWrite, size_of, weight_of
 
@@ -31,8 +31,9 @@ class Writer:
     """
 
     def __init__(
-        self, server: Server, durations: Durations, clock: Clock, *, is_replicated: bool = False
+        self, server: Server, durations: Durations, clock: Clock, durability: str = "primary"
     ) -> None:
+        is_replicated = check_durability(durability)
         self._server = server
         self._replicas = server.replicas() if is_replicated else None
         self._durations = durations
@@ -77,6 +78,7 @@ class Writer:
             StoreError: the server refused the write; nothing was written.
         """
         self._refuse_when_closed()
+        self._server.preparation.check_may_write()
         size = size_of(arguments) if size is None else size
         if not self._server.is_ready():
             return self._write_when_ready(command, run_id, arguments, events, size)

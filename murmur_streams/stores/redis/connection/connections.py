@@ -46,6 +46,8 @@ class Connections:
         self._class = transport.with_own_lookups(kind)
         self.can_half_close = _can_half_close(kind)
         """Whether our direction of a connection can be closed alone: not with TLS."""
+        self.has_failovers = primary is not None
+        """Whether Sentinels promote another server when the primary fails."""
         self._settings = transport.own_settings(pool.connection_kwargs)
         self._primary = primary
         self._free = asyncio.Semaphore(size)
