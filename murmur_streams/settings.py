@@ -166,9 +166,7 @@ _PORT = _whole(0, 65_535)
 def _default_text(default: object) -> str:
     if default is None or default in {"", ()}:
         return "none"
-    if isinstance(default, bool | float):
-        return f"{default:g}"
-    return str(default)
+    return f"{default:g}" if isinstance(default, bool | float) else str(default)
 
 
 def _setting(default: T, rule: Rule, meaning: str, default_text: str | None = None) -> T:
@@ -202,6 +200,7 @@ class Settings:
     durability: str = _setting(
         "primary", _one_of("primary", "replicated"), "Whether a write to Redis waits for replicas."
     )
+    read_only: bool = _setting(False, _SWITCH, "1 opens Redis for a user that may only read.")
     ttl_seconds: int = _setting(
         3600, _whole(0, TEN_YEARS_SECONDS), "How long an ended run is kept; 0 keeps it for ever."
     )

@@ -42,6 +42,7 @@ TESTS = (
 """The contract, properties with 200 sequences, expiry, slots, audit; claim, heartbeat, reclaim."""
 OWN_SERVERS = (
     "tests/stores/faults/test_permissions.py",
+    "tests/stores/faults/test_roles.py",
     "tests/stores/faults/test_full_server.py",
     "tests/stores/faults/test_loading.py",
 )

@@ -120,10 +120,8 @@ def default_options(url: str, settings: Settings) -> dict[str, Any]:
     }
     if _is_local(url):
         return lifetimes
-    of_redis = {
-        name: getattr(settings, name) for name in ("key_prefix", "partitions", "durability")
-    }
-    return lifetimes | of_redis
+    names = ("key_prefix", "partitions", "durability", "read_only")
+    return lifetimes | {name: getattr(settings, name) for name in names}
 
 
 async def open_work_store(url: str, options: Mapping[str, Any]) -> WorkStore:

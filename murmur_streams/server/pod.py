@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,7 +18,13 @@ from murmur_streams.fleet.logs import LogThrottle
 from murmur_streams.server.auth import Principal
 from murmur_streams.server.options import ServerOptions
 from murmur_streams.server.responses import logger
-from murmur_streams.stores.redis.connection.checks import METRIC, METRIC_MEANING
+from murmur_streams.stores.redis.connection.server_warnings import (
+    EVICTION_MEANING,
+    EVICTION_METRIC,
+    METRIC,
+    METRIC_MEANING,
+    WarningKind,
+)
 from murmur_streams.stores.work_store import WorkStore
 from murmur_streams.wire.answers import AgentOutcome, AnyOutcome, GroupOutcome
 from murmur_streams.wire.problems import DRAINING, TOO_MANY, ProblemError
@@ -54,11 +60,15 @@ class Metrics:
         )
         streams.set_function(open_streams)
 
-        self._may_evict = Gauge(METRIC, METRIC_MEANING, registry=own)
+        self._may_evict = Gauge(EVICTION_METRIC, EVICTION_MEANING, registry=own)
+        self._warnings = Gauge(METRIC, METRIC_MEANING, ("kind",), registry=own)
+        self.record_warnings(())
 
-    def record_warning(self, warning: str | None) -> None:
-        """Record the store's warning; None: it has none."""
-        self._may_evict.set(warning is not None)
+    def record_warnings(self, kinds: Collection[str]) -> None:
+        """Record of which kinds the store has warnings."""
+        self._may_evict.set(WarningKind.EVICTION in kinds)
+        for kind in WarningKind:
+            self._warnings.labels(kind.value).set(kind in kinds)
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count an answered request; ``route`` is the path template."""
@@ -109,12 +119,12 @@ class Pod:
         """The store of the running loop."""
         return await self.fleet.store()
 
-    async def warning(self) -> str | None:
-        """A store's warning for its operator, though it works; None also if it cannot be opened."""
+    async def warnings(self) -> dict[str, str]:
+        """What an operator should mend on a store that works; empty also if it cannot be opened."""
         try:
-            return (await self.store()).warning
+            return (await self.store()).warnings
         except MurmurError:
-            return None
+            return {}
 
     async def find(self, who: Principal, run_id: str) -> Run:
         """The run, if it exists and the caller may see it.

@@ -124,9 +124,14 @@ class WorkStore(RunStore, ABC):
         return self._limits
 
     @property
+    def warnings(self) -> dict[str, str]:
+        """Problems that an operator should mend though the store works: the advice by its kind."""
+        return {}
+
+    @property
     def warning(self) -> str | None:
-        """A problem that an operator should mend though the store works; None without one."""
-        return None
+        """The same in one text; None without any."""
+        return "; ".join(self.warnings.values()) or None
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()

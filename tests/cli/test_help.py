@@ -56,7 +56,7 @@ def test_every_command_takes_the_shared_options() -> None:
     [
         *("submit", "worker", "dev", "redis", "keys", "demo", "cancel", "result", "retry"),
         *("serve", "token", "export", "import"),
-        *("workers", "pause", "resume", "dead requeue"),
+        *("workers", "pause", "resume", "dead requeue", "acl"),
     ],
 )
 def test_help_teaches_by_examples(line: CommandLine, command: str) -> None:

@@ -36,6 +36,7 @@ URLS = (
 )
 NAMELESS = f"redis://{SECRET}@127.0.0.1:1"
 COMMANDS: dict[str, list[str]] = {
+    "acl": ["api"],
     "audit": ["r-1"],
     "cancel": ["r-1"],
     "dead list": [],

@@ -63,10 +63,11 @@ async def test_a_replica_is_waited_for_at_the_start(
 
 
 def metrics(url: str) -> list[tuple[str, float]]:
-    """The metrics of a worker: name and value."""
+    """The metrics of a worker: name with its labels, and value."""
     with urllib.request.urlopen(f"{url}/metrics", timeout=30) as answer:  # noqa: S310  # our own
         families = text_string_to_metric_families(answer.read().decode())
-        return [(sample.name, sample.value) for family in families for sample in family.samples]
+        samples = [sample for family in families for sample in family.samples]
+        return [(" ".join([each.name, *each.labels.values()]), each.value) for each in samples]
 
 
 @pytest.mark.parametrize("more", [(), ("--processes", "2")], ids=["alone", "two"])
@@ -81,6 +82,9 @@ async def test_a_worker_reports_an_eviction_policy(
         url = str(next_object(process, "health")["health"])
         wait_until(lambda: ask(f"{url}/readyz")[0] == 200, "the worker is ready")
         assert "maxmemory-policy noeviction" in json.dumps(ask(f"{url}/readyz")[1])
-        assert metrics(url) == [("murmur_store_may_evict", 1)]
+        found = metrics(url)
+        assert ("murmur_store_may_evict", 1) in found
+        assert ("murmur_store_warning eviction", 1) in found
+        assert ("murmur_store_warning replicas", 0) in found
         process.terminate()
         assert process.wait(60) == 0

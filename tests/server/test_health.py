@@ -15,13 +15,15 @@ from murmur_streams.server import make_app, responses
 from murmur_streams.server.auth import Principal, Scope
 from murmur_streams.server.pod import Pod
 from murmur_streams.server.routes import health
-from murmur_streams.stores.redis.connection.checks import server_info
 from murmur_streams.stores.redis.scripts import LOADED, load_library
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.server.serving import Callers, check_problem, client_of, submitted, task, unchanged
 from tests.servers import Space, forget_scripts
 from tests.stores.faults.refusals import rotate
 from tests.stores.faults.servers import spare_server
+
+SAFE = ("appendonly", "yes")
+"""The settings of a server about which there is nothing to warn of."""
 
 
 async def numbers(client: httpx.AsyncClient) -> dict[tuple[str, ...], float]:
@@ -151,7 +153,7 @@ async def test_metrics_need_the_scope_to_read_where_there_are_tokens(
 
 async def test_an_eviction_policy_is_a_warning_and_a_metric(tmp_path: Path) -> None:
     """A pod on a server that begins to evict runs stays ready, and says what to mend."""
-    async with spare_server(tmp_path / "spare") as server, server.client() as admin:
+    async with spare_server(tmp_path / "spare", *SAFE) as server, server.client() as admin:
         fleet = Fleet(server.url(), key_prefix="test-eviction")
         async with fleet, client_of(make_app(fleet)) as client:
             assert (await client.get("/readyz")).json() == {"status": "ready"}
@@ -161,23 +163,24 @@ async def test_an_eviction_policy_is_a_warning_and_a_metric(tmp_path: Path) -> N
             response = await client.get("/readyz")
             assert (response.status_code, response.json()["status"]) == (200, "ready")
             assert "set maxmemory-policy noeviction" in response.json()["warning"]
-            assert (await numbers(client))["murmur_store_may_evict",] == 1
+            found = await numbers(client)
+            assert found["murmur_store_may_evict",] == 1
+            assert found["murmur_store_warning", "eviction"] == 1
+            assert found["murmur_store_warning", "persistence"] == 0
 
 
 async def look_now(fleet: Fleet) -> None:
     """Do what the store does once a minute."""
     store = await fleet.store()
     assert isinstance(store, RedisRunStore)
-    store._server.nodes.all[0].preparation.eviction.note(
-        await server_info(store._server.nodes.all[0].commands, "memory")
-    )
+    await store._server.nodes.all[0].preparation.check.while_used((), may_ask=True)
 
 
 async def test_refused_credentials_are_503_at_once_and_pass(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """While the password is refused the pod is unready and each request fails at once."""
-    async with spare_server(tmp_path / "spare") as server, server.client() as admin:
+    async with spare_server(tmp_path / "spare", *SAFE) as server, server.client() as admin:
         fleet = Fleet(server.url("app:one"), key_prefix="test-credentials")
         await rotate(admin, "one")
         async with fleet, client_of(make_app(fleet)) as client:
@@ -224,7 +227,7 @@ async def test_a_pod_is_unready_while_writes_are_refused(
         responses, "_outage_log", LogThrottle(responses.logger, "requests end with 503")
     )
     begin, end, why = REFUSING[name]
-    async with spare_server(tmp_path / "spare") as server, server.client() as admin:
+    async with spare_server(tmp_path / "spare", *SAFE) as server, server.client() as admin:
         fleet = Fleet(server.url(), key_prefix="test-refusing", retry_seconds=0.2)
         async with fleet, client_of(make_app(fleet)) as client:
             fleet.agent(nothing)

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import typer
 
-from murmur_streams.cli.data import audit, export_runs, import_runs, keys, partitions, redis, server
+from murmur_streams.cli.data import (
+    acl,
+    audit,
+    export_runs,
+    import_runs,
+    keys,
+    partitions,
+    redis,
+    server,
+)
 from murmur_streams.cli.runs import cancel, show, submit, watch
 from murmur_streams.cli.shell.about import Version, show_settings, show_version
 from murmur_streams.cli.shell.options import parameters_of, with_options
@@ -56,6 +65,6 @@ for register in (
     *(serve.serve, serve.token, submit.submit, watch.tail, watch.result, cancel.cancel),
     *(submit.retry, show.runs, show.show, dead.dead),
     *(export_runs.export, import_runs.import_, keys.keys, audit.audit, audit.rebuild),
-    *(partitions.partitions, redis.redis, server.server, show_settings, show_version),
+    *(partitions.partitions, redis.redis, acl.acl, server.server, show_settings, show_version),
 ):
     register(app)

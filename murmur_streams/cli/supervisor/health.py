@@ -10,7 +10,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -21,7 +21,13 @@ from murmur_streams.cli.supervisor.child import Child
 from murmur_streams.core.model.errors import InvalidInputError
 from murmur_streams.fleet.worker.worker import REGISTER_SECONDS
 from murmur_streams.settings import Settings
-from murmur_streams.stores.redis.connection.checks import METRIC, METRIC_MEANING
+from murmur_streams.stores.redis.connection.server_warnings import (
+    EVICTION_MEANING,
+    EVICTION_METRIC,
+    METRIC,
+    METRIC_MEANING,
+    WarningKind,
+)
 
 logger = logging.getLogger("murmur_streams.worker")
 _process_logger = logging.getLogger("murmur_streams.processes")
@@ -66,8 +72,8 @@ class WorkerHealth:
     status: Status = Status.STARTING
     worker: str | None = None
     targets: tuple[str, ...] = ()
-    warning: Callable[[], str | None] = field(default=lambda: None, repr=False)
-    """The warning of a store that works but should be mended."""
+    warnings: Callable[[], Mapping[str, str]] = field(default=dict[str, str], repr=False)
+    """What should be mended on a store that works: the advice by its kind."""
     refusal: Callable[[], str | None] = field(default=lambda: None, repr=False)
     """Why the server lets the worker claim no runs."""
     beats: int = 0
@@ -102,13 +108,14 @@ class WorkerHealth:
         return self.status is Status.WORKING and self.is_fresh and self.refusal() is None
 
     @property
-    def is_warned(self) -> bool:
-        """Whether something on the store should be mended."""
-        return self.warning() is not None
+    def warned_of(self) -> set[str]:
+        """The kinds of the store's warnings."""
+        return {*self.warnings()}
 
     def as_json(self) -> dict[str, Any]:
         """The body of a probe's answer."""
-        beaten, warning, refusal = self.beaten_at, self.warning(), self.refusal()
+        beaten, refusal = self.beaten_at, self.refusal()
+        warning = "; ".join(self.warnings().values())
         is_silent = self.status is Status.WORKING and not self.is_fresh
         return {
             "status": "no heartbeat" if is_silent else str(self.status),
@@ -117,7 +124,7 @@ class WorkerHealth:
             "last_beat_seconds_ago": None
             if beaten is None
             else round(time.monotonic() - beaten, 1),
-            **({} if warning is None else {"warning": warning}),
+            **({"warning": warning} if warning else {}),
             **({} if refusal is None else {"refused": refusal}),
         }
 
@@ -161,9 +168,10 @@ class SupervisorHealth:
         return not self._draining and self._all(self._is_ready)
 
     @property
-    def is_warned(self) -> bool:
-        """Whether one of them reports something on the store that needs mending."""
-        return any("warning" in child.report for child in self.children.values())
+    def warned_of(self) -> set[str]:
+        """The kinds of the warnings that they report."""
+        reports = [child.report for child in self.children.values()]
+        return {kind for report in reports for kind in report.get("warned_of", ())}
 
     def as_json(self) -> dict[str, Any]:
         """The body of a probe's answer."""
@@ -305,5 +313,15 @@ def _found(method: str, path: str, health: AnyHealth) -> tuple[int, dict[str, An
 
 def _metrics(health: AnyHealth) -> str:
     """A worker's metrics in the text format of Prometheus."""
-    value = int(health.is_warned)
-    return f"# HELP {METRIC} {METRIC_MEANING}\n# TYPE {METRIC} gauge\n{METRIC} {value}\n"
+    kinds = health.warned_of
+    lines = [
+        *_head(EVICTION_METRIC, EVICTION_MEANING),
+        f"{EVICTION_METRIC} {int(WarningKind.EVICTION in kinds)}",
+        *_head(METRIC, METRIC_MEANING),
+        *(f'{METRIC}{{kind="{each.value}"}} {int(each in kinds)}' for each in WarningKind),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _head(name: str, meaning: str) -> list[str]:
+    return [f"# HELP {name} {meaning}", f"# TYPE {name} gauge"]

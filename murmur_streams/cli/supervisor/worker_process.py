@@ -154,7 +154,7 @@ async def _work_until_stopped(
             started |= {"targets": health.targets}
             print_json(started | ({"health": address} if address else {}))
         store = await fleet.store()
-        health.warning = lambda: store.warning
+        health.warnings = lambda: store.warnings
         health.refusal = lambda: worker.refusal
         if isinstance(store, InMemoryRunStore):
             raise StoreConfigurationError(
@@ -214,6 +214,7 @@ class Reporter:
     def send(self, health: WorkerHealth) -> None:
         """Report to the parent; the report is dropped while the parent does not read."""
         line = {**health.as_json(), "status": str(health.status), "beats": health.beats}
+        line |= {"warned_of": sorted(health.warned_of)}
         with contextlib.suppress(OSError):
             self._socket.send(json.dumps(line).encode() + b"\n", socket.MSG_DONTWAIT)
 

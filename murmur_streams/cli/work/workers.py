@@ -13,7 +13,13 @@ from rich.text import Text
 from murmur_streams.cli.shell.command import command
 from murmur_streams.cli.shell.load_fleet import open_fleet
 from murmur_streams.cli.shell.options import AgentName
-from murmur_streams.cli.shell.printing import console, moment_json, print_json, printable
+from murmur_streams.cli.shell.printing import (
+    console,
+    moment_json,
+    print_json,
+    print_message,
+    printable,
+)
 from murmur_streams.cli.shell.session import Session
 from murmur_streams.core.model.work import WorkerInfo
 
@@ -34,14 +40,15 @@ OptionalTarget = Annotated[
 async def workers(session: Session) -> None:
     """List the live workers: their hosts, their runs, and the time since their last heartbeat.
 
-    A worker that was killed is gone from the list some heartbeats later.
+    A worker that was killed is gone from the list some heartbeats later. What should be mended on
+    the server of the runs is printed on stderr.
 
     Examples:
         murmur-streams workers
         murmur-streams workers --json | jq .held
     """
     async with open_fleet(session) as fleet:
-        found = await fleet.workers()
+        found, warnings = await fleet.workers(), (await fleet.store()).warnings
     if session.as_json:
         for worker in found:
             print_json(_as_json(worker))
@@ -52,6 +59,8 @@ async def workers(session: Session) -> None:
         screen.print(_table(found))
     else:
         print("no worker is running; start one with: murmur-streams worker app:fleet")
+    for advice in warnings.values():
+        print_message(f"warning: {advice}")
 
 
 @command("pause")

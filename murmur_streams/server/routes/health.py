@@ -43,7 +43,8 @@ async def is_alive_too() -> Health:
 async def is_ready(pod: ThePod) -> Response:
     """Whether it may be sent requests: its store is there with our scripts, and it does not end."""
     status = await _readiness(pod)
-    warning = await pod.warning() if status == READY else None
+    warnings = await pod.warnings() if status == READY else {}
+    warning = "; ".join(warnings.values()) or None
     answer = json_answer(Readiness(status=status, warning=warning), 200 if status == READY else 503)
     if status != READY:
         answer.headers["Retry-After"] = "5" if status == "shutting_down" else "1"
@@ -53,7 +54,7 @@ async def is_ready(pod: ThePod) -> Response:
 @router.get("/metrics", response_class=PlainTextResponse, dependencies=READERS)
 async def read_metrics(pod: ThePod) -> Response:
     """The pod's counters, as Prometheus reads them."""
-    pod.metrics.record_warning(await pod.warning())
+    pod.metrics.record_warnings(await pod.warnings())
     return Response(pod.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 

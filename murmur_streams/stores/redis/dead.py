@@ -66,11 +66,13 @@ class RedisDeadLetters(DeadLetterBox):
     async def _remove(self, letter: DeadLetter) -> int:
         partition = self._keys.partition(letter.run_id)
         key = self._keys.dead(letter.target, partition)
+        self._server.use.check_may_write()
         count = int(await self._server.read("XDEL", key, letter.letter_id))
         await self._forget(letter.target, partition)
         return count
 
     async def _purge(self, target: str | None, older_than_ms: int | None) -> int:
+        self._server.use.check_may_write()
         how: tuple[object, ...] = ("MAXLEN", 0)
         count = 0
         for name, partition in await self._streams(target):

@@ -7,8 +7,9 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from murmur_streams.core.model.errors import StoreConfigurationError
+from murmur_streams.core.model.errors import StoreConfigurationError, StoreUnavailableError
 from murmur_streams.stores.redis.connection import failures
+from murmur_streams.stores.redis.connection.store_use import StoreUse
 from murmur_streams.stores.redis.keys import SCHEMA_VERSION, Keys
 from murmur_streams.stores.redis.nodes import Command, Nodes
 
@@ -20,9 +21,11 @@ class KeySpace:
         nodes: the servers.
         keys: the key space.
         where: the store's address, without a password.
+        use: how the store uses its servers.
     """
 
-    def __init__(self, nodes: Nodes, keys: Keys, where: str) -> None:
+    def __init__(self, nodes: Nodes, keys: Keys, where: str, use: StoreUse) -> None:
+        self._use = use
         self._nodes = nodes
         self._keys = keys
         self._where = where
@@ -33,9 +36,15 @@ class KeySpace:
         Raises:
             StoreConfigurationError: they have another number of partitions or a newer schema, or
                 the key belongs to another program.
+            StoreUnavailableError: they are missing, and the store only reads.
         """
         meta = self._keys.meta
         [stored] = await self._replies(("HMGET", meta, "schema_version", "partitions"))
+        if None in stored and self._use.read_only:
+            raise StoreUnavailableError(
+                f"no program has written under {self._keys.prefix!r} on {self._where} yet, and "
+                "this store only reads"
+            )
         if None in stored:
             # Only if it is missing: a server without free memory refuses writes, and must serve
             # readers.

@@ -36,8 +36,7 @@ class Lanes:
         self._replicas: dict[ServerNode, Replicas] = {}
         self._counting: list[asyncio.Task[None]] = []
         self._is_started = False
-        if is_replicated:
-            server.demand_replicas()
+        server.use.waits_for_replicas = is_replicated
 
     def start(self) -> None:
         """Count the replicas from now on, if writes wait for them; the servers are ready."""

@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 from murmur_streams.stores.own_tasks import start_task
 from murmur_streams.stores.redis.connection.connections import Reply
 from murmur_streams.stores.redis.connection.pools import Pools
+from murmur_streams.stores.redis.connection.store_use import StoreUse
 from murmur_streams.stores.redis.connection.topology import Topology
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.loading import Loader
@@ -33,25 +34,14 @@ class ServerNode:
         pools: the connections to it.
         keys: the key space.
         where: its address, without a password.
-        further_probes: of the store's settings.
-        is_cluster: whether it is a node of a cluster.
+        use: how the store uses its servers.
     """
 
-    def __init__(
-        self,
-        pools: Pools,
-        keys: Keys,
-        where: str,
-        further_probes: Sequence[str],
-        *,
-        is_cluster: bool,
-    ) -> None:
+    def __init__(self, pools: Pools, keys: Keys, where: str, use: StoreUse) -> None:
         self.where = where
         self.commands, self.blocking = pools.commands, pools.blocking
-        self.loader = Loader(pools.commands, is_cluster=is_cluster)
-        self.preparation = Preparation(
-            pools.commands, keys, where, self.loader, further_probes, is_cluster=is_cluster
-        )
+        self.loader = Loader(pools.commands, is_cluster=use.is_cluster)
+        self.preparation = Preparation(pools.commands, keys, where, self.loader, use)
         self.partitions: Sequence[int] = keys.all_partitions
         """Those that the server had when they were last looked up."""
         self._keys = keys
@@ -61,7 +51,7 @@ class ServerNode:
         """Note which partitions of a cluster the server has now."""
         self.partitions = partitions
         key = self._keys.partition_meta(partitions[0]) if partitions else ""
-        self.preparation.stamps, self.preparation.probe_key = key, key and f"{key}:probe"
+        self.preparation.stamps, self.preparation.check.probe_key = key, key and f"{key}:probe"
 
     async def prepare_again(self) -> None:
         """Check it and load the scripts, once for all callers: it is a new one, or was emptied."""
@@ -77,16 +67,15 @@ class Nodes:
         topology: where the servers are.
         keys: the key space.
         where: the address that the store was opened with, without a password.
+        use: how the store uses its servers.
     """
 
-    def __init__(self, topology: Topology, keys: Keys, where: str) -> None:
-        self.is_cluster = topology.is_cluster
+    def __init__(self, topology: Topology, keys: Keys, where: str, use: StoreUse) -> None:
         self._topology = topology
         self._keys = keys
         self._where = where
+        self._use = use
         self._nodes: dict[Pools, ServerNode] = {}
-        self.further_probes: list[str] = []
-        """Commands of the store's settings whose rights are checked, too; before the first use."""
         self._only = None if topology.is_cluster else self._node(topology.of(0))
         """The node of a store without a cluster."""
 
@@ -172,13 +161,8 @@ class Nodes:
     def _node(self, pools: Pools) -> ServerNode:
         found = self._nodes.get(pools)
         if found is None:
-            found = self._nodes[pools] = ServerNode(
-                pools,
-                self._keys,
-                pools.address or self._where,
-                self.further_probes,
-                is_cluster=self._topology.is_cluster,
-            )
+            where = pools.address or self._where
+            found = self._nodes[pools] = ServerNode(pools, self._keys, where, self._use)
         return found
 
 

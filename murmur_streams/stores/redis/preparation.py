@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
 
 from redis.exceptions import RedisError
 
 from murmur_streams.core.model.errors import StoreConfigurationError
 from murmur_streams.stores.own_tasks import end_tasks, start_task
 from murmur_streams.stores.redis.connection import checks, failures
-from murmur_streams.stores.redis.connection.checks import PROBES, SCRIPT_PROBE, Eviction
 from murmur_streams.stores.redis.connection.connections import Connections
+from murmur_streams.stores.redis.connection.store_use import StoreUse
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.loading import Loader
 from murmur_streams.stores.timing import wall_clock_ms
@@ -31,34 +31,23 @@ class Preparation:
         keys: the key space.
         where: the server's address, without a password.
         loader: loads the scripts.
-        further_probes: of the store's settings.
-        is_cluster: whether the server must be a node of a cluster, or may not be one.
+        use: how the store uses it.
     """
 
     def __init__(
-        self,
-        connections: Connections,
-        keys: Keys,
-        where: str,
-        loader: Loader,
-        further_probes: Sequence[str] = (),
-        *,
-        is_cluster: bool = False,
+        self, connections: Connections, keys: Keys, where: str, loader: Loader, use: StoreUse
     ) -> None:
-        self.eviction = Eviction(where)
+        self.check = checks.ServerCheck(connections, f"{keys.base(0)}:probe", where, use)
         self.is_protocol_known = False
         """False until a silent server was probed for the other protocol."""
-        self.probe_key = f"{keys.base(0)}:probe"
-        """A key of this server for the probes, which never exists; "" where it has none."""
         self.stamps = keys.meta
         """The server's hash that has the stamps of the libraries in use; "" where it has none."""
         self._connections = connections
-        self._further_probes = further_probes
-        self._is_cluster = is_cluster
-        self._may_ask = False
-        """Whether the user may call INFO."""
         self._where = where
         self._loader = loader
+        self._use = use
+        self._may_ask = False
+        """Whether the user may call INFO."""
 
     async def begin(self) -> None:
         """Prepare the server for the first time; probe a silent one with TLS, or without.
@@ -85,42 +74,40 @@ class Preparation:
         """Check a server without the scripts as at the start: it is a new one, or was emptied."""
         await never_sent(self._prepare(is_first=False))
 
-    async def check_permissions(self, probes: Sequence[str]) -> None:
-        """Reject a user who may not call one of the probes; see ``checks.check_permissions``."""
-        if self.probe_key:
-            await checks.check_permissions(self._connections, self.probe_key, self._where, probes)
+    async def check_worker(self) -> None:
+        """Check the further rights of a worker; StoreConfigurationError names those that miss."""
+        of_cluster = checks.CLUSTER_PROBES if self._use.is_cluster else ()
+        await self.check.permissions((*checks.WORKER_PROBES, *of_cluster))
 
     async def look(self) -> None:
-        """Look at the eviction policy, and note once a day that the library is in use."""
+        """Note what should be mended on the server, and once a day that the library is in use."""
         try:
-            if self._may_ask:
-                self.eviction.note(await checks.server_info(self._connections, "memory"))
+            await self.check.while_used(self._probes(), may_ask=self._may_ask)
         except (RedisError, failures.NeverSentError, OSError) as error:
-            logger.debug("the eviction policy of %s is not known: %r", self._where, error)
-        now_ms = wall_clock_ms()
-        if self._loader.is_stamp_due(now_ms):
+            logger.debug("no look at %s: %r", self._where, error)
+        if self._loader.is_stamp_due(wall_clock_ms()):
             await self.stamp()
 
     async def stamp(self) -> None:
         """Note that the library is in use."""
-        if self.stamps:
+        if self.stamps and not self._use.read_only:
             await self._loader.stamp(self.stamps, wall_clock_ms())
 
     async def _prepare(self, *, is_first: bool) -> None:
-        await self._loader.find_functions()
-        probes = PROBES if self._loader.uses_functions else (SCRIPT_PROBE, *PROBES)
-        info = await checks.check_server(
-            self._connections,
-            self.probe_key,
-            self._where,
-            self.eviction,
-            is_first=is_first,
-            is_cluster=self._is_cluster,
-            probes=(*self._further_probes, *probes) if self.probe_key else (),
-        )
-        if first := self._loader.first_commands():
+        if not self._use.read_only:
+            await self._loader.find_functions()
+        info = await self.check.before_use(self._probes(), is_first=is_first)
+        self._may_ask = bool(info)
+        if not self._use.read_only and (first := self._loader.first_commands()):
             await self._connections.pipeline(first)
-        self._may_ask = "maxmemory_policy" in info
+
+    def _probes(self) -> tuple[str, ...]:
+        """Commands that the user must be permitted to call."""
+        if self._use.read_only:
+            return checks.READ_PROBES
+        own = checks.REPLICATED_PROBES if self._use.waits_for_replicas else ()
+        scripts = () if self._loader.uses_functions else (checks.SCRIPT_PROBE,)
+        return (*own, *scripts, *checks.PROBES, *checks.OWN_PROBES)
 
 
 async def never_sent(preparing: Awaitable[object]) -> None:

@@ -29,8 +29,7 @@ async def stamp(nodes: Nodes) -> None:
 
 async def check_worker(nodes: Nodes) -> None:
     """Check the further rights of a worker; StoreConfigurationError names those that miss."""
-    probes = (*checks.WORKER_PROBES, *(checks.CLUSTER_PROBES if nodes.is_cluster else ()))
-    await _of_each(nodes, lambda node: node.preparation.check_permissions(probes))
+    await _of_each(nodes, lambda node: node.preparation.check_worker())
 
 
 async def watch(nodes: Nodes) -> None:

@@ -37,6 +37,8 @@ PROBES["TIME"] = "TIME"
 """The commands of the scripts, in forms that change nothing while the key does not exist. SADD and
 HSETNX do not have such a form: SREM removes what SADD added, and the only script that calls HSETNX
 calls no other command after its first write."""
+MAY_BE_DENIED = ("COPY",)
+"""Commands that save memory: scripts go on without them."""
 CLUSTER_PROBES = {
     "SPUBLISH": "SPUBLISH {key} m",
     "ZPOPMAX": "ZPOPMAX {key}",

@@ -15,9 +15,10 @@ from murmur_streams.core.rules.decide import Answer
 from murmur_streams.stores.bell import Bell
 from murmur_streams.stores.own_tasks import is_cancelled, start_task
 from murmur_streams.stores.redis import readiness
-from murmur_streams.stores.redis.connection import checks, failures
+from murmur_streams.stores.redis.connection import failures
 from murmur_streams.stores.redis.connection.connections import Reply
 from murmur_streams.stores.redis.connection.maker import AnyClient, ConnectionMaker
+from murmur_streams.stores.redis.connection.store_use import StoreUse
 from murmur_streams.stores.redis.connection.topology import topology_of
 from murmur_streams.stores.redis.key_space import KeySpace
 from murmur_streams.stores.redis.keys import Keys
@@ -69,8 +70,9 @@ class Server:
         self.retry_seconds = retry_seconds
         self.call_seconds = call_seconds
         self._topology = topology_of(client, call_seconds)
-        self.nodes = Nodes(self._topology, keys, where)
-        self.key_space = KeySpace(self.nodes, keys, where)
+        self.use = StoreUse(is_cluster=self._topology.is_cluster)
+        self.nodes = Nodes(self._topology, keys, where, self.use)
+        self.key_space = KeySpace(self.nodes, keys, where, self.use)
         self.can_half_close = ConnectionMaker.of(client).can_half_close
         """Whether ``blocking_all`` takes a bell."""
         self._revive = revive
@@ -118,10 +120,6 @@ class Server:
         """Whether the partitions are spread over the nodes of a cluster."""
         return self._topology.is_cluster
 
-    def demand_replicas(self) -> None:
-        """Check the rights that waiting for replicas needs, too; called before the first use."""
-        self.nodes.further_probes += checks.REPLICATED_PROBES
-
     def loader(self, partition: int) -> Loader:
         """How the server of a partition is called; while none has it, how others are."""
         try:
@@ -136,15 +134,10 @@ class Server:
         except RedisError:
             return ""
 
-    @property
-    def warnings(self) -> list[str]:
-        """The advice about each server's settings."""
-        found = (node.preparation.eviction.warning for node in self.nodes.all)
-        return [warning for warning in found if warning is not None]
-
     async def check_worker(self) -> None:
         """Check the further rights of a worker; StoreConfigurationError names those that miss."""
         await self.ready()
+        self.use.check_may_write()
         await self._retrying(lambda: readiness.check_worker(self.nodes))
 
     async def read(self, *command: object) -> Reply:
@@ -166,6 +159,9 @@ class Server:
                 replicas.
         """
         await self.ready()
+        if self.use.read_only:
+            await self._retrying(self.key_space.check)
+            return
         await self._retrying(lambda: readiness.ping(self.nodes, self.keys, self.where))
         [partitions] = await self.read("HMGET", self.keys.meta, "partitions")
         if text(partitions or b"") != str(self.keys.partitions):
@@ -215,6 +211,7 @@ class Server:
 
     async def script(self, name: str, keys: list[str], args: list[str | int]) -> Answer:
         """Execute a script once; the caller judges the driver's errors."""
+        self.use.check_may_write()
         try:
             return await self._script(name, keys, args)
         except (ResponseError, failures.UnconfirmedError) as error:

@@ -8,7 +8,7 @@ from typing import Any, Self, cast
 
 from murmur_streams.core.archive.run_archive import RunArchive, restorable
 from murmur_streams.core.model import run
-from murmur_streams.core.model.commands import Append, Command, Seal, SetState
+from murmur_streams.core.model.commands import Append, Command, SetState
 from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.errors import RunNotFoundError, StoreConfigurationError
 from murmur_streams.core.model.events import RunEvent
@@ -41,7 +41,7 @@ from murmur_streams.stores.redis.live.feed import Feeds
 from murmur_streams.stores.redis.live.tail import RedisTails
 from murmur_streams.stores.redis.owners import Owners, new_owner, sweep
 from murmur_streams.stores.redis.queue import Queue
-from murmur_streams.stores.redis.replication import Durability, check_durability
+from murmur_streams.stores.redis.replication import Durability
 from murmur_streams.stores.redis.replies import clock_ms, pairs, read_entry, text, text_or_none
 from murmur_streams.stores.redis.restoring import archive_run, rebuild_run, restore_run
 from murmur_streams.stores.redis.server import CALL_SECONDS, Revive, Server
@@ -83,6 +83,8 @@ class RedisRunStore(WorkStore):
         call_seconds: how long one try of a call may take before its connection counts as broken.
         durability: ``primary``: a write returns when the primary has it. ``replicated``: when every
             replica that keeps up has it, too, and at least one.
+        read_only: the store never writes, and its user needs only the right to read: every call
+            that would change something raises StoreConfigurationError.
         limits: sizes of events, inputs and results.
         clock: milliseconds of Unix time, for entry ids.
         revive: called before each retry; starts an embedded server again.
@@ -104,6 +106,7 @@ class RedisRunStore(WorkStore):
         retry_seconds: float = 60.0,
         call_seconds: float = CALL_SECONDS,
         durability: Durability = "primary",
+        read_only: bool = False,
         limits: Limits | None = None,
         clock: Callable[[], int] = wall_clock_ms,
         revive: Revive | None = None,
@@ -122,6 +125,7 @@ class RedisRunStore(WorkStore):
             call_seconds=call_seconds,
             revive=revive,
         )
+        self._server.use.read_only = read_only
         self._durations = Durations(
             ttl_ms=duration_ms("ttl_seconds", ttl_seconds),
             live_ttl_ms=duration_ms("live_ttl_seconds", live_ttl_seconds),
@@ -130,12 +134,10 @@ class RedisRunStore(WorkStore):
             max_events=check_max_events(max_events),
             owner=new_owner(owner_lease_seconds),
         )
-        waits = check_durability(durability)
-        self._writer = Writer(self._server, self._durations, clock, is_replicated=waits)
+        self._writer = Writer(self._server, self._durations, clock, durability)
         self._calls = Calls(self._writer, self._durations)
-        self._tails = RedisTails(self._server, lambda run_id: self._execute(run_id, Seal()))
-        self._feeds = Feeds(self._server)
-        self._ends = EndWaits(self._server)
+        self._tails = RedisTails(self._server, self._durations, self._execute)
+        self._feeds, self._ends = Feeds(self._server), EndWaits(self._server)
         self._owners = Owners(self._server, self._durations)
         self._server.when_ready = [self._owners.start, self._writer.start]
 
@@ -238,8 +240,8 @@ class RedisRunStore(WorkStore):
         return RedisDeadLetters(self._server, self._calls, self._limits)
 
     @property
-    def warning(self) -> str | None:
-        return "; ".join(self._server.warnings) or None
+    def warnings(self) -> dict[str, str]:
+        return self._server.use.warnings.texts()
 
     async def recover(self, attempt: int) -> None:
         await self._server.recover(attempt)

@@ -11,6 +11,7 @@ from murmur_streams.core.rules.decide import Answer
 from murmur_streams.stores.redis.durations import Clock, Durations
 from murmur_streams.stores.redis.lanes import Lanes
 from murmur_streams.stores.redis.partition_writer import PartitionWriter
+from murmur_streams.stores.redis.replication import check_durability
 from murmur_streams.stores.redis.server import Server
 from murmur_streams.stores.redis.writes import Arguments, WaitingWrite, size_of, weight_of
 
@@ -27,8 +28,9 @@ class Writer:
     """
 
     def __init__(
-        self, server: Server, durations: Durations, clock: Clock, *, is_replicated: bool = False
+        self, server: Server, durations: Durations, clock: Clock, durability: str = "primary"
     ) -> None:
+        is_replicated = check_durability(durability)
         self._server = server
         self._durations = durations
         self._clock = clock
@@ -66,6 +68,7 @@ class Writer:
             StoreError: the server refused the write; nothing was written.
         """
         self._refuse_when_closed()
+        self._server.use.check_may_write()
         size = size_of(arguments) if size is None else size
         if not self._server.is_ready():
             return self._write_when_ready(command, run_id, arguments, events, size)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
@@ -13,7 +15,15 @@ from murmur_streams.testing.faults import ServerHandle
 from tests.stores.faults.conftest import StoreMaker
 from tests.stores.faults.events import names_in_journal, note
 from tests.stores.faults.refusals import SECRET, limited, opening, refusal
+from tests.stores.faults.servers import spare_server
 from tests.stores.faults.waiting import wait_until
+
+
+@pytest.fixture
+async def spare(tmp_path: Path, nothing_is_left: None) -> AsyncIterator[ServerHandle]:
+    """A server about which there is nothing else to warn of."""
+    async with spare_server(tmp_path / "spare", "appendonly", "yes") as server:
+        yield server
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
 
 from murmur_streams.core.model.errors import (
     StoreConfigurationError,
@@ -24,6 +23,7 @@ from murmur_streams.stores.redis.connection.checks import (
     REPLICATED_PROBES,
     WORKER_PROBES,
 )
+from murmur_streams.stores.redis.script_rights import MAY_BE_DENIED
 from murmur_streams.stores.redis.scripts import load_library, load_scripts
 from murmur_streams.testing.faults import ServerHandle
 from tests.stores.faults.conftest import StoreMaker
@@ -31,7 +31,6 @@ from tests.stores.faults.events import names_in_journal, names_in_stream, note
 from tests.stores.faults.refusals import SECRET, TRIED_AGAIN, limited, refusal
 from tests.stores.faults.servers import has_functions
 
-DOCS = Path(__file__).parents[3] / "docs" / "server-faults.md"
 SOURCES = Path(str(store_modules.__file__)).parent
 PROBED = sorted({probe.split()[0] for probe in PROBES + OWN_PROBES} | {"HSETNX"})
 WORKER_PROBED = sorted({probe.split()[0] for probe in WORKER_PROBES})
@@ -40,9 +39,6 @@ SCRIPTS = ("+evalsha", "+script|load")
 FUNCTIONS = ("+fcall", "+function|load")
 OPTIONAL = {"INFO", "SCRIPT", "EVALSHA", "FCALL", "FUNCTION", "SSUBSCRIBE"}
 """Commands that the store probes by calling them, with a clear error or none."""
-
-MAY_BE_DENIED = {"COPY"}
-"""Commands of scripts that go on without them: see ``lua/include/journal.lua``."""
 
 
 async def ways_of(admin: Redis) -> list[tuple[str, ...]]:
@@ -174,39 +170,6 @@ async def test_the_checked_permissions_suffice_for_a_run(
             assert await store.sweep() == 0
 
 
-async def has_command(admin: Redis, name: str) -> bool:
-    """Whether the server knows a command; without arguments a known one fails differently."""
-    with pytest.raises(ResponseError) as failed:
-        await admin.execute_command(name)
-    return not str(failed.value).lower().startswith("unknown command")
-
-
-async def test_the_rights_in_the_documentation_suffice(
-    spare: ServerHandle, make_store: StoreMaker
-) -> None:
-    """These are the lines of docs/server-faults.md, without what the server does not know."""
-    lines = re.findall(
-        r"^    ACL SETUSER app (.*)$", DOCS.read_text(encoding="utf-8"), re.MULTILINE
-    )
-    rights = [right for line in lines for right in line.split() if right.startswith("+")]
-    needed = {f"+{name.lower()}" for name in PROBED + WORKER_PROBED}
-    named = {*FUNCTIONS, *SCRIPTS, *needed, "+info", "+copy", "+function|delete"}
-    assert sorted(rights) == sorted(named)
-    async with spare.client() as admin:
-        missing = [name for name in ("fcall", "function") if not await has_command(admin, name)]
-        known = [right for right in rights if right[1:].split("|")[0] not in missing]
-        await limited(admin, "-@all", *known)
-        store = make_store(spare.url(f"limited:{SECRET}"))
-        queue = store.queue(lease_seconds=15)
-        await queue.prepare(["work"])
-        await store.submit("run", "work")
-        (claim,) = (await queue.claim("w", [TargetRule("work")], 1)).claims
-        await store.append("run", note("run", "a"))
-        await store.finish("run", RunState.COMPLETED, claim=claim.token)
-        assert "a" in await names_in_stream(store, "run")
-        assert await admin.acl_log() == []
-
-
 async def test_a_user_who_may_not_copy_has_larger_journals(
     spare: ServerHandle, make_store: StoreMaker
 ) -> None:
@@ -281,7 +244,7 @@ async def test_every_command_of_the_python_code_is_checked(
     called = commands_of_python() & commands
     assert {"XREADGROUP", "ZREVRANGEBYLEX", "MULTI"} <= called
     checked = {*PROBED, *WORKER_PROBED, *REPLICATED_PROBED}
-    assert called - checked - OPTIONAL == set()
+    assert called - checked - OPTIONAL == set(MAY_BE_DENIED)
 
 
 async def test_a_connection_with_a_denied_transaction_is_dropped(
@@ -304,7 +267,7 @@ def test_every_command_of_every_script_is_checked_for_permission() -> None:
         for script in load_scripts().values()
         for command in re.findall(r"redis\.p?call\('([A-Z]+)'", script.text)
     }
-    assert called - set(PROBED) == MAY_BE_DENIED
+    assert called - set(PROBED) == set(MAY_BE_DENIED)
     assert all("redis.call('" in script.text for script in load_scripts().values())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from typing import Any, cast
 
 import pytest
 from redis.asyncio.sentinel import Sentinel
@@ -12,6 +13,7 @@ from murmur_streams import Fleet
 from murmur_streams.core.model.errors import StoreConfigurationError, StoreUnavailableError
 from murmur_streams.core.model.states import RunState
 from murmur_streams.embedded.sentinel_group import SERVICE, SentinelGroup
+from murmur_streams.stores.redis.roles import Role, rights_at_sentinels, rights_of
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.testing.faults import Failover, fail_over
 from tests.fleet.working import working
@@ -20,7 +22,7 @@ from tests.sentinel_service import sentinel_service
 from tests.stores.faults.conftest import StoreMaker
 from tests.stores.faults.events import names_in_journal, note
 from tests.stores.faults.failovers import Writing
-from tests.stores.faults.refusals import refusal
+from tests.stores.faults.refusals import SECRET, refusal
 
 
 @pytest.fixture
@@ -130,3 +132,26 @@ def test_a_client_of_replicas_is_refused() -> None:
     client = Sentinel([("127.0.0.1", 1)]).slave_for(SERVICE)
     with pytest.raises(StoreConfigurationError, match="master_for"):
         RedisRunStore(client=client)
+
+
+async def test_the_printed_rights_suffice_at_a_service(group: SentinelGroup) -> None:
+    """Those of the servers and those of the Sentinels, also through a failover."""
+    user = f"crew:{SECRET}"
+    at_servers = rights_of(Role.WORKER, "murmur:runs", is_replicated=True).line("crew", SECRET)
+    lines = [(each, at_servers) for each in group.servers]
+    lines += [(each, rights_at_sentinels().line("crew", SECRET)) for each in group.sentinels]
+    for node, line in lines:
+        with node.client as admin:
+            cast("Any", admin).execute_command(*line.split())
+    options = f"?sentinel_username=crew&sentinel_password={SECRET}"
+    url = group.url.replace("://", f"://{user}@") + options
+    async with RedisRunStore(url, durability="replicated") as store:
+        await store.queue(15).prepare(["work"])
+        await store.submit("run", "work")
+        await fail_over(group, "in order")
+        await asyncio.to_thread(group.wait_until_whole)
+        assert await store.append("run", note("run", "a")) == 2
+        assert [*store.warnings] == ["replicas"]
+        for node, _ in lines:
+            with node.client as admin:
+                assert cast("Any", admin).acl_log() == []

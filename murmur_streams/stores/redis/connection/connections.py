@@ -55,6 +55,8 @@ class Connections:
         self._maker = maker
         self.can_half_close = maker.can_half_close
         """Whether ``blocking_all`` takes a bell."""
+        self.has_failovers = primary is not None
+        """Whether another server takes this one's position when it fails."""
         self._primary = primary
         self._free = asyncio.Semaphore(size)
         self._idle: list[Any] = []

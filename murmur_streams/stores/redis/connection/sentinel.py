@@ -26,7 +26,7 @@ ANEW_SECONDS = 10.0
 epoch after this time, they were set up anew."""
 SILENT_SECONDS = 10.0
 """A Sentinel that reported nothing for so long must answer a PING: its host may be gone."""
-_CHANNELS = ("+switch-master", "+promoted-slave")
+CHANNELS = ("+switch-master", "+promoted-slave")
 """In an orderly failover the second one comes first, while the old primary still takes writes."""
 
 
@@ -178,7 +178,7 @@ class Primary:
                 # A frozen host takes a connection, and answers nothing, not even the password.
                 async with asyncio.timeout(ASK_SECONDS):
                     await connection.connect()
-                    await connection.send_command("SUBSCRIBE", *_CHANNELS)
+                    await connection.send_command("SUBSCRIBE", *CHANNELS)
                 # It may have happened before the subscription.
                 await self._ask_again()
                 await self._listen(connection)

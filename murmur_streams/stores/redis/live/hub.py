@@ -123,6 +123,9 @@ class Live:
             run.fail(error)
 
     def _wanted(self) -> type[Source]:
+        if self._server.use.read_only:
+            # To include another journal, a blocked read is woken by a write.
+            return FeedSource
         most = FEWEST_BY_FEED if isinstance(self._source, FeedSource) else MOST_DIRECT
         return DirectSource if len(self._followed) <= most else FeedSource
 

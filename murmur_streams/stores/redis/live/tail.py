@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, Self
 
+from murmur_streams.core.model.commands import Seal
 from murmur_streams.core.model.entries import Cursor, EntryType, JournalEntry
 from murmur_streams.core.model.errors import CursorResetError, RunDamagedError, RunNotFoundError
 from murmur_streams.core.model.events import RunEvent
@@ -18,7 +19,9 @@ from murmur_streams.core.model.limits import check_run_id
 from murmur_streams.core.model.states import TERMINAL_STATES
 from murmur_streams.core.rules.decide import Answer
 from murmur_streams.core.rules.reading import Reading
+from murmur_streams.stores.redis.durations import Durations
 from murmur_streams.stores.redis.live.hub import Live
+from murmur_streams.stores.redis.live.reader_ends import seal_of
 from murmur_streams.stores.redis.live.shared_reads import SharedReads
 from murmur_streams.stores.redis.live.sources import Followed
 from murmur_streams.stores.redis.live.views import Raw, entries_of, events_of
@@ -31,15 +34,18 @@ CLOSING_SECONDS = 0.05
 """How long a reader waits for the closing event after a terminal state, before it asks when the run
 is sealed without one. Most programs push that event at once; the question would delay it."""
 
-Seal = Callable[[str], Awaitable[Answer]]
-
 
 class RedisTails:
     """Opens tails on the journals of one store."""
 
-    def __init__(self, server: Server, seal: Seal) -> None:
+    def __init__(
+        self,
+        server: Server,
+        durations: Durations,
+        execute: Callable[[str, Seal], Awaitable[Answer]],
+    ) -> None:
         self.server = server
-        self.seal = seal
+        self.seal = seal_of(server, durations, execute)
         self._shared: dict[str, SharedReads] = {}
         """By server: those that wait for one must not delay the reads of others."""
         self._live: dict[int, Live] = {}
@@ -257,6 +263,10 @@ class RedisTail:
             # Deleted or expired meanwhile. Only a deletion leaves an entry, so look at the run.
             run.verify()
             return 0.001
+        if answer[0] == "OK" and tails.server.use.read_only:
+            # The entry that seals the run may never come.
+            self.reading.seal = int(answer[1])
+            run.reread()
         return max(0.001, int(answer[1]) / 1000) if answer[0] == "WAIT" else 0.001
 
     async def _look_again(self) -> bool:
