@@ -40,6 +40,8 @@ class Call:
     outcome: Outcome = Outcome.UNKNOWN
     answer: Answer | None = None
     """The store's answer, tagged as ``core.rules.decide`` documents; None when none came."""
+    program: int = 0
+    """The program that made it: its recorder's number."""
 
     @property
     def version(self) -> int | None:
@@ -48,6 +50,15 @@ class Call:
             return None
         text = self.answer[1] if len(self.answer) > 1 else ""
         return int(text) if text.isdigit() else None
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedLoss:
+    """A StoreRewoundError: a program learned that the server has lost writes of it to a run."""
+
+    run_id: str
+    program: int
+    moment: float
 
 
 @dataclass(slots=True)
@@ -70,6 +81,10 @@ class History:
     readers: list[ReaderSession] = field(default_factory=list[ReaderSession])
     feeds: list[list[FeedEntry]] = field(default_factory=list[list[FeedEntry]])
     """What each reader of the feed received."""
+    losses: list[ReportedLoss] = field(default_factory=list[ReportedLoss])
+    """A program's earlier writes to the run may be missing then."""
+    programs: int = 0
+    """How many recorders it has."""
     is_whole: bool = True
     """Whether every event of these runs was written by a call of the history."""
 

@@ -13,6 +13,7 @@ from murmur_streams.stores.redis.connection.lane import CommandSender, Lane
 from murmur_streams.stores.redis.durations import Clock, Durations
 from murmur_streams.stores.redis.partition_writer import PartitionWriter
 from murmur_streams.stores.redis.replication import ReplicatedLane, check_durability
+from murmur_streams.stores.redis.rewinds import OnRewind, Rewinds
 from murmur_streams.stores.redis.server import Server
 from murmur_streams.stores.redis.writes import Arguments, WaitingWrite, size_of, weight_of
 
@@ -31,7 +32,12 @@ class Writer:
     """
 
     def __init__(
-        self, server: Server, durations: Durations, clock: Clock, durability: str = "primary"
+        self,
+        server: Server,
+        durations: Durations,
+        clock: Clock,
+        durability: str = "primary",
+        on_rewind: OnRewind | None = None,
     ) -> None:
         is_replicated = check_durability(durability)
         self._server = server
@@ -43,6 +49,7 @@ class Writer:
             # A call that waits for replicas blocks its connection.
             for _ in range(server.keys.partitions if is_replicated else LANES)
         ]
+        self.rewinds = Rewinds(server.where, on_rewind)
         self._counting: asyncio.Task[None] | None = None
         self._partitions: dict[int, PartitionWriter] = {}
         self._preparing: asyncio.Task[None] | None = None
@@ -75,6 +82,7 @@ class Writer:
             StoreUnavailableError: the server was never reached; nothing was written.
             OutcomeUnknownError: the connection broke, and retries ran out or the store was closed.
             NotReplicatedError: too few replicas confirmed it until then.
+            StoreRewoundError: the server lost earlier writes to this run; nothing was written.
             StoreError: the server refused the write; nothing was written.
         """
         self._refuse_when_closed()
@@ -143,6 +151,7 @@ class Writer:
                 self._durations,
                 self._clock,
                 self._prepare_once,
+                self.rewinds,
                 self._note_idle,
             )
         return found
