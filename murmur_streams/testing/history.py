@@ -81,16 +81,16 @@ class History:
     readers: list[ReaderSession] = field(default_factory=list[ReaderSession])
     feeds: list[list[FeedEntry]] = field(default_factory=list[list[FeedEntry]])
     """What each reader of the feed received."""
-    losses: list[ReportedLoss] = field(default_factory=list[ReportedLoss])
-    """A program's earlier writes to the run may be missing then."""
-    programs: int = 0
-    """How many recorders it has."""
     is_whole: bool = True
     """Whether every event of these runs was written by a call of the history."""
 
     may_rewind: bool = False
     """Whether a failover may have taken entries away: readers see what the primary has, also what
     no replica has yet. What readers of the feed received is not judged then."""
+    losses: list[ReportedLoss] = field(default_factory=list[ReportedLoss])
+    """Earlier writes of these programs to these runs may be missing."""
+    programs: int = 0
+    """How many recorders it has."""
 
     @property
     def run_ids(self) -> list[str]:
@@ -110,6 +110,8 @@ class History:
             part(call.run_id).calls.append(call)
         for reader in self.readers:
             part(reader.run_id).readers.append(reader)
+        for loss in self.losses:
+            part(loss.run_id).losses.append(loss)
         for feed in self.feeds:
             by_run: dict[str, list[FeedEntry]] = {}
             for entry in feed:
