@@ -116,8 +116,7 @@ class RedisRunStore(WorkStore):
             raise ValueError("pass exactly one of url= and client=")
         self._client = client if client is not None else client_from_url(url or "")
         self._owns_client = client is None
-        self._limits = limits or Limits()
-        self._keys = Keys(key_prefix, partitions)
+        self._limits, self._keys = limits or Limits(), Keys(key_prefix, partitions)
         self._server = Server(
             self._client,
             self._keys,
