@@ -33,7 +33,7 @@
 --   OK answer*              of each command, as its file says; or ERROR and why it wrote nothing
 --   DROPPED                 an older call of this producer, whose caller has gone
 --   GAP                     its predecessor was not executed; nothing was written
---   REWOUND                 the server has lost calls that it had answered; nothing was written
+--   REWOUND last            the server has lost calls that it had answered, those after last (0: all)
 --   UNKNOWN                 mode recorded: it was not executed
 --   UNCONFIRMED             this number of partitions is not recorded here; nothing was written
 -- WRITES feed base
@@ -64,7 +64,7 @@ if record then
   last, last_answers, earlier_answers = string.match(record, '^(%d+)\n(.-)\n\n(.*)$')
   last = tonumber(last)
 end
-if last < known then return {'REWOUND'} end
+if last < known then return {'REWOUND', tostring(last)} end
 if last == n or (last == n + 1 and earlier_answers ~= '') then
   -- Written again, so that a WAIT after the repeat waits for replicas, too.
   redis.call('PEXPIRE', record_key, RECORD_MS)

@@ -64,7 +64,7 @@ _NAMES = {
         PayloadTooLargeError RegistryError RemoteAgentError RunCancelledError
         RunDamagedError RunExistsError RunFailedError RunNotFoundError
         RunNotTerminalError RunTerminatedError StoreClosedError StoreConfigurationError
-        StoreDamagedError StoreError StoreFullError StoreReadOnlyError
+        StoreDamagedError StoreError StoreFullError StoreReadOnlyError StoreRewoundError
         StoreUnavailableError WrongExpectedVersionError
     """,
     "core.model.events": "RunEvent RunEventType",

@@ -15,8 +15,10 @@ from redis import Redis
 from murmur_streams.embedded import ensure_server, stop_server
 from murmur_streams.embedded.launch import config_text
 from murmur_streams.embedded.node import wait_for
+from tests.cluster_service import running_cluster
 from tests.sentinel_service import sentinel_service
 from tests.server_choice import (
+    CLUSTER,
     DOCKER,
     EMBEDDED,
     SENTINEL,
@@ -37,6 +39,10 @@ def running_server(folder: Path) -> Generator[tuple[str, Redis]]:
             group.primary.client as admin,
         ):
             yield group.url, admin
+        return
+    if name.startswith(CLUSTER):
+        with short_folder() as short, running_cluster(short) as cluster:
+            yield cluster
         return
     if name == EMBEDDED:
         server = _embedded(folder)

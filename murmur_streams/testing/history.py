@@ -40,6 +40,8 @@ class Call:
     outcome: Outcome = Outcome.UNKNOWN
     answer: Answer | None = None
     """The store's answer, tagged as ``core.rules.decide`` documents; None when none came."""
+    program: int = 0
+    """The program that made it: its recorder's number."""
 
     @property
     def version(self) -> int | None:
@@ -48,6 +50,15 @@ class Call:
             return None
         text = self.answer[1] if len(self.answer) > 1 else ""
         return int(text) if text.isdigit() else None
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedLoss:
+    """A StoreRewoundError: a program learned that the server has lost writes of it to a run."""
+
+    run_id: str
+    program: int
+    moment: float
 
 
 @dataclass(slots=True)
@@ -76,6 +87,10 @@ class History:
     may_rewind: bool = False
     """Whether a failover may have taken entries away: readers see what the primary has, also what
     no replica has yet. What readers of the feed received is not judged then."""
+    losses: list[ReportedLoss] = field(default_factory=list[ReportedLoss])
+    """Earlier writes of these programs to these runs may be missing."""
+    programs: int = 0
+    """How many recorders it has."""
 
     @property
     def run_ids(self) -> list[str]:
@@ -95,6 +110,8 @@ class History:
             part(call.run_id).calls.append(call)
         for reader in self.readers:
             part(reader.run_id).readers.append(reader)
+        for loss in self.losses:
+            part(loss.run_id).losses.append(loss)
         for feed in self.feeds:
             by_run: dict[str, list[FeedEntry]] = {}
             for entry in feed:

@@ -13,7 +13,7 @@ from murmur_streams.core.model.limits import Limits
 from murmur_streams.core.model.states import RunState
 from murmur_streams.core.rules.executions import Answer
 from murmur_streams.stores.protocol import RunStore
-from murmur_streams.testing.history import Call, History, Outcome, ReaderSession
+from murmur_streams.testing.history import Call, History, Outcome, ReaderSession, ReportedLoss
 
 _T = TypeVar("_T")
 
@@ -36,6 +36,8 @@ class Recorder:
         self.store = store
         self.history = history
         self._clock = clock
+        history.programs += 1
+        self._program = history.programs
         self._limit = Limits().max_event_bytes
 
     async def create(self, run_id: str, target: str) -> None:
@@ -97,7 +99,7 @@ class Recorder:
         call: Awaitable[_T],
         answer_of: Callable[[_T], Answer | None],
     ) -> _T:
-        record = Call(run_id, command, self._clock())
+        record = Call(run_id, command, self._clock(), program=self._program)
         self.history.calls.append(record)
         try:
             done = await call
@@ -106,6 +108,9 @@ class Recorder:
         except errors.MurmurError as error:
             record.ended, record.outcome = self._clock(), Outcome.REFUSED
             record.answer = answer_of_error(error)
+            if isinstance(error, errors.StoreRewoundError):
+                loss = ReportedLoss(run_id, self._program, record.ended)
+                self.history.losses.append(loss)
             raise
         record.ended = self._clock()
         record.outcome = Outcome.REFUSED if cast("object", done) is False else Outcome.ACKNOWLEDGED

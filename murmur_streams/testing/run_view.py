@@ -6,7 +6,14 @@ from dataclasses import dataclass
 
 from murmur_streams.core.model import commands
 from murmur_streams.core.model.entries import Fields, JournalEntry
-from murmur_streams.testing.history import Call, History, Outcome, ReaderSession, StoredRun
+from murmur_streams.testing.history import (
+    Call,
+    History,
+    Outcome,
+    ReaderSession,
+    ReportedLoss,
+    StoredRun,
+)
 
 _OF_STORES = frozenset({"attempt", "seal", "late"})
 """Fields that a store adds to an event."""
@@ -23,6 +30,7 @@ class RunView:
     stored: StoredRun
     is_whole: bool
     may_rewind: bool
+    losses: list[ReportedLoss]
     seqs_of: dict[frozenset[tuple[str, str]], list[int]]
     """The seqs of each event in the journal, by its own fields."""
 
@@ -40,6 +48,7 @@ class RunView:
             stored,
             history.is_whole,
             history.may_rewind,
+            [loss for loss in history.losses if loss.run_id == run_id],
             seqs_of,
         )
 
@@ -54,6 +63,12 @@ class RunView:
         return any(
             isinstance(call.command, commands.Delete) and call.outcome is not Outcome.REFUSED
             for call in self.calls
+        )
+
+    def is_reported(self, call: Call) -> bool:
+        """Whether the program of an acknowledged call learned later that it may be lost."""
+        return any(
+            loss.program == call.program and loss.moment >= call.ended for loss in self.losses
         )
 
     def seqs_of_write(self, command: commands.Command) -> list[list[int]]:

@@ -20,7 +20,14 @@ from murmur_streams.core.rules.evolve import fold
 from murmur_streams.stores.local.memory.store import InMemoryRunStore
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.testing.checker import check
-from murmur_streams.testing.history import Call, History, Outcome, StoredRun, stored_runs
+from murmur_streams.testing.history import (
+    Call,
+    History,
+    Outcome,
+    ReportedLoss,
+    StoredRun,
+    stored_runs,
+)
 from murmur_streams.testing.recorder import Recorder
 from tests.servers import Space
 
@@ -311,6 +318,21 @@ def test_a_reader_may_have_seen_what_a_failover_took(true_history: tuple[History
     assert check(history, stored) == []
     reader.events[3] = seen
     assert check(history, stored)
+
+
+def test_a_lost_write_needs_a_report_to_its_program() -> None:
+    """StoreRewoundError after the write, in the program that made it; nothing else excuses it."""
+    fields = {"type": "run.created", "target": "work", "epoch": "0badcafe"}
+    stored = {"run": StoredRun(None, (JournalEntry("run", "0badcafe", 1, 1, fields),))}
+    command = Append(({"type": "log", "data": "lost"},))
+    call = Call("run", command, 1.0, 2.0, Outcome.ACKNOWLEDGED, ("OK", "2"), program=1)
+    for loss, is_excused in (
+        (ReportedLoss("run", 1, 3.0), True),
+        (ReportedLoss("run", 1, 1.5), False),
+        (ReportedLoss("run", 2, 3.0), False),
+        (ReportedLoss("other", 1, 3.0), False),
+    ):
+        assert (check(History([call], losses=[loss]), stored) == []) is is_excused
 
 
 async def test_a_run_that_was_deleted_and_made_again_is_no_violation() -> None:

@@ -169,6 +169,18 @@ async def test_an_eviction_policy_is_a_warning_and_a_metric(tmp_path: Path) -> N
             assert found["murmur_store_warning", "persistence"] == 0
 
 
+async def test_a_loss_is_a_metric(tmp_path: Path) -> None:
+    """A pod counts how often its server was found to have lost writes."""
+    async with spare_server(tmp_path / "spare") as server, server.client() as admin:
+        fleet = Fleet(server.url(), key_prefix="test-losses")
+        async with fleet, client_of(make_app(fleet)) as client:
+            store = await fleet.store()
+            for count in (0, 1):
+                await store.submit(f"run-{count}", "work")
+                assert (await numbers(client))["murmur_store_rewinds_total",] == count
+                await admin.flushall()
+
+
 async def look_now(fleet: Fleet) -> None:
     """Do what the store does once a minute."""
     store = await fleet.store()

@@ -51,7 +51,9 @@ class TestValkey(StoreContract):
     @pytest.fixture
     def factory(self, space: Space) -> StoreFactory:
         self.space = space
-        return space.store
+        if not space.is_cluster:
+            return space.store
+        return lambda **options: space.store(**{"partitions": 16, **options})
 
     async def everything_stored(self) -> object:
         return self.space.dump()

@@ -28,6 +28,7 @@ from murmur_streams.stores.redis.connection.server_warnings import (
     METRIC_MEANING,
     WarningKind,
 )
+from murmur_streams.stores.redis.rewinds import REWINDS_MEANING, REWINDS_METRIC
 
 logger = logging.getLogger("murmur_streams.worker")
 _process_logger = logging.getLogger("murmur_streams.processes")
@@ -76,6 +77,8 @@ class WorkerHealth:
     """What should be mended on a store that works: the advice by its kind."""
     refusal: Callable[[], str | None] = field(default=lambda: None, repr=False)
     """Why the server lets the worker claim no runs."""
+    rewinds: Callable[[], int] = field(default=lambda: 0, repr=False)
+    """How often the server was found to have lost writes of this process."""
     beats: int = 0
     beaten_at: float | None = field(default=None, repr=False)
 
@@ -116,6 +119,7 @@ class WorkerHealth:
         """The body of a probe's answer."""
         beaten, refusal = self.beaten_at, self.refusal()
         warning = "; ".join(self.warnings().values())
+        rewinds = self.rewinds()
         is_silent = self.status is Status.WORKING and not self.is_fresh
         return {
             "status": "no heartbeat" if is_silent else str(self.status),
@@ -126,6 +130,7 @@ class WorkerHealth:
             else round(time.monotonic() - beaten, 1),
             **({"warning": warning} if warning else {}),
             **({} if refusal is None else {"refused": refusal}),
+            **({"rewinds": rewinds} if rewinds else {}),
         }
 
 
@@ -173,6 +178,10 @@ class SupervisorHealth:
         reports = [child.report for child in self.children.values()]
         return {kind for report in reports for kind in report.get("warned_of", ())}
 
+    def rewinds(self) -> int:
+        """The sum over all of them."""
+        return sum(child.report.get("rewinds", 0) for child in self.children.values())
+
     def as_json(self) -> dict[str, Any]:
         """The body of a probe's answer."""
         started = all(child.was_ready for child in self.children.values())
@@ -205,7 +214,9 @@ class SupervisorHealth:
 def _shown(child: Child) -> dict[str, Any]:
     report = child.report
     shown = {"worker": report.get("worker"), "status": report.get("status", str(Status.STARTING))}
-    return shown | {name: report[name] for name in ("warning", "refused") if name in report}
+    return shown | {
+        name: report[name] for name in ("warning", "refused", "rewinds") if name in report
+    }
 
 
 AnyHealth = WorkerHealth | SupervisorHealth
@@ -319,9 +330,11 @@ def _metrics(health: AnyHealth) -> str:
         f"{EVICTION_METRIC} {int(WarningKind.EVICTION in kinds)}",
         *_head(METRIC, METRIC_MEANING),
         *(f'{METRIC}{{kind="{each.value}"}} {int(each in kinds)}' for each in WarningKind),
+        *_head(REWINDS_METRIC, REWINDS_MEANING, "counter"),
+        f"{REWINDS_METRIC} {health.rewinds()}",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _head(name: str, meaning: str) -> list[str]:
-    return [f"# HELP {name} {meaning}", f"# TYPE {name} gauge"]
+def _head(name: str, meaning: str, kind: str = "gauge") -> list[str]:
+    return [f"# HELP {name} {meaning}", f"# TYPE {name} {kind}"]

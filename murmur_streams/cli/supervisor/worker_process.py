@@ -155,6 +155,7 @@ async def _work_until_stopped(
             print_json(started | ({"health": address} if address else {}))
         store = await fleet.store()
         health.warnings = lambda: store.warnings
+        health.rewinds = lambda: store.rewinds
         health.refusal = lambda: worker.refusal
         if isinstance(store, InMemoryRunStore):
             raise StoreConfigurationError(

@@ -73,14 +73,14 @@ class Cursor:
         if self.seq > version:
             raise errors.CursorResetError(
                 f"the cursor stands after entry {self.seq}, but the run has only {version}; "
-                "the server lost writes: read again from the start",
+                "the server lost writes: go on after resume_cursor, or from the start without one",
                 None,
             )
         if oldest is not None and self.seq <= oldest.seq:
             raise trimmed_away(self.seq, oldest)
         raise errors.CursorResetError(
             f"entry {self.seq} is missing, or is not the one that the cursor saw (the server lost "
-            "writes); read again from the start",
+            "writes); go on after resume_cursor, or from the start without one",
             None,
         )
 

@@ -27,6 +27,7 @@
     │   ├── StoreUnavailableError
     │   ├── OutcomeUnknownError
     │   │   └── NotReplicatedError
+    │   ├── StoreRewoundError
     │   ├── StoreReadOnlyError
     │   ├── StoreFullError
     │   ├── StoreClosedError
@@ -201,7 +202,10 @@ class CursorGapError(CursorError):
 
 
 class CursorResetError(CursorError):
-    """The cursor is of another run, an earlier life of the id, or beyond the end."""
+    """The cursor is of another run, an earlier life of the id, or beyond the end.
+
+    If the server lost writes, ``resume_cursor`` is the last entry before the cursor that is there.
+    """
 
 
 class StoreError(MurmurError):
@@ -221,6 +225,22 @@ class NotReplicatedError(OutcomeUnknownError):
 
     Only stores with ``durability="replicated"`` raise it.
     """
+
+
+class StoreRewoundError(StoreError):
+    """The server lost earlier writes to this run that it had acknowledged to this store.
+
+    A failover or a restart took them away. Nothing of this call was written. It is raised once for
+    each run and loss; the same call again is applied to the run as it is now.
+    """
+
+    def __init__(self, run_id: str, where: str) -> None:
+        super().__init__(
+            f"{where} lost writes to run {run_id!r} that it had acknowledged (a failover, or a "
+            "restart without its last data); nothing of this call was written: read the run again "
+            "and decide"
+        )
+        self.run_id = run_id
 
 
 class StoreReadOnlyError(StoreError):

@@ -70,6 +70,11 @@ class EndWriter:
         while True:
             try:
                 answer = await call()
+            except errors.StoreRewoundError as error:
+                # Events of this execution are lost. Its outcome is known all the same, and the
+                # claim's token decides whether it may still be written.
+                logger.warning("%s: its end is written all the same: %s", self._what, error)
+                continue
             except PASSING as error:
                 if self._is_hurried.is_set():
                     raise

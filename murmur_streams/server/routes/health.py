@@ -54,7 +54,7 @@ async def is_ready(pod: ThePod) -> Response:
 @router.get("/metrics", response_class=PlainTextResponse, dependencies=READERS)
 async def read_metrics(pod: ThePod) -> Response:
     """The pod's counters, as Prometheus reads them."""
-    pod.metrics.record_warnings(await pod.warnings())
+    pod.metrics.record_store(await pod.warnings(), await pod.rewinds())
     return Response(pod.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -15,11 +15,56 @@ PRODUCER_SECONDS = 240.0
 minutes."""
 
 
+REMEMBERED_RUNS = 2_000
+
+
+class WrittenRuns:
+    """The runs that acknowledged calls wrote to, each with the number of its last call.
+
+    It remembers at least the last 2,000 runs of a partition, and at most twice as many: a loss by a
+    failover concerns the last moments.
+    """
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget all: what an idle store wrote minutes ago has reached the replicas."""
+        self._recent: dict[str, int] = {}
+        self._older: dict[str, int] = {}
+        self._dropped = -1
+        """The last call of a run that was forgotten to make room."""
+
+    def note(self, call: NumberedCall) -> None:
+        """Remember the runs of an acknowledged call."""
+        recent, n = self._recent, call.n
+        for group in call.groups:
+            recent[group.writes[0].run_id] = n
+        if len(recent) > REMEMBERED_RUNS:
+            self._dropped = max(self._older.values(), default=self._dropped)
+            self._recent, self._older = {}, recent
+
+    def after(self, last: int) -> tuple[set[str], bool]:
+        """The runs that calls after ``last`` wrote to, and whether all of them are remembered."""
+        runs = {**self._older, **self._recent}
+        if not last:
+            # Without a record, calls of this store's earlier producers may be lost, too.
+            last = -1
+        return {run_id for run_id, n in runs.items() if n > last}, self._dropped <= last
+
+    def renumber(self) -> None:
+        """A new producer begins: calls so far come before its first one."""
+        self._older = dict.fromkeys({**self._older, **self._recent}, 0)
+        self._recent = {}
+        self._dropped = min(self._dropped, 0)
+
+
 class NumberedCalls:
     """Numbers calls without a gap; decides when the next one may leave."""
 
     def __init__(self) -> None:
         self.in_flight: deque[NumberedCall] = deque()
+        self.written = WrittenRuns()
         self.restart()
         self._last_weights: tuple[int, int] = (0, 0)
         """Of the last two calls."""
@@ -36,6 +81,7 @@ class NumberedCalls:
         self.producer = secrets.token_hex(8)
         self.known = 0
         self.last_used = math.inf
+        self.written.renumber()
         for n, call in enumerate(self.in_flight, 1):
             call.n = n
         self.n = len(self.in_flight)
@@ -50,6 +96,7 @@ class NumberedCalls:
         """
         if not self.in_flight and now - self.last_used > PRODUCER_SECONDS:
             self.restart()
+            self.written.forget()
         self.last_used = now
         self.n += 1
         weight = waiting.weight
@@ -64,6 +111,7 @@ class NumberedCalls:
     def settle(self, call: NumberedCall) -> None:
         """Note that the first call in flight was answered."""
         self.known = max(self.known, call.n)
+        self.written.note(call)
         self.drop(call)
 
     def drop(self, call: NumberedCall) -> None:
@@ -81,6 +129,7 @@ class NumberedCalls:
     ) -> list[str | int]:
         """The ARGV of a call."""
         settled = self.in_flight[0].n - 1
+        call.producer = self.producer
         return call.arguments(self.producer, settled, self.known, durations, partitions)
 
     def may_send(self, weight: int) -> bool:

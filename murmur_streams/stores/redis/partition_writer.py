@@ -22,6 +22,7 @@ from murmur_streams.stores.redis.connection.failures import Fate, ScriptError, U
 from murmur_streams.stores.redis.connection.lane import CommandSender
 from murmur_streams.stores.redis.durations import Clock, Durations
 from murmur_streams.stores.redis.numbered_calls import NumberedCalls
+from murmur_streams.stores.redis.rewinds import LostRuns, Rewinds
 from murmur_streams.stores.redis.script_rights import COMMIT, FREEING_COMMANDS
 from murmur_streams.stores.redis.scripts import FREEING_COMMIT, HOT_COMMANDS, HOT_COMMIT
 from murmur_streams.stores.redis.server import Server
@@ -51,6 +52,7 @@ class PartitionWriter:
         lane: the connection that its calls share.
         durations: the store's settings.
         clock: of the store.
+        rewinds: the losses that the store has found.
         when_idle: called when nothing waits or is in flight any more.
     """
 
@@ -61,6 +63,7 @@ class PartitionWriter:
         lane: CommandSender,
         durations: Durations,
         clock: Clock,
+        rewinds: Rewinds,
         when_idle: Callable[[], None],
     ) -> None:
         self.budget = WriteBudget(WAITING_WRITES, WAITING_BYTES)
@@ -74,6 +77,7 @@ class PartitionWriter:
         self._waiting = WaitingRuns()
         self._calls = NumberedCalls()
         self._in_flight = self._calls.in_flight
+        self._lost_runs = LostRuns(rewinds)
         self._is_scheduled = False
         self._recovering: asyncio.Task[None] | None = None
         self._is_abandoned = False
@@ -85,6 +89,9 @@ class PartitionWriter:
 
     def add(self, write: WaitingWrite) -> None:
         """Queue a write; its future yields the answer."""
+        if self._lost_runs.run_ids and self._lost_runs.concerns(write):
+            self._refuse([write], self._lost_runs.error(write))
+            return
         waiting, calls = self._waiting, self._calls
         waiting.add(write)
         is_enough = waiting.weight >= calls.early_weight and self._recovering is None
@@ -119,8 +126,8 @@ class PartitionWriter:
 
     def _send_first(self) -> None:
         """Send what has waited longest."""
-        now = asyncio.get_running_loop().time()
-        self._send(self._calls.form(self._waiting, self._clock(), now))
+        clocks = self._clock(), asyncio.get_running_loop().time()
+        self._send(self._calls.form(self._waiting, *clocks))
 
     def _send(self, call: NumberedCall) -> None:
         on_reply = functools.partial(self._on_reply, call)
@@ -253,8 +260,8 @@ class PartitionWriter:
     ) -> bool:
         """Judge a failed try: True when the call is given up, else it is ready for the next one."""
         if isinstance(error, NotExecutedError):
-            self._start_anew(call, str(error))
-            return False
+            self._start_anew(call, error)
+            return not call.groups
         fate = self._note(call, error)
         if failures.code_of(reason) == "OOM" and not call.mode:
             return self._shrink(call, reason)
@@ -267,18 +274,15 @@ class PartitionWriter:
             return True
         return False
 
-    def _start_anew(self, call: NumberedCall, answer: str) -> None:
+    def _start_anew(self, call: NumberedCall, error: NotExecutedError) -> None:
         """Prepare a call that the script found not to be executed for its next try."""
         call.maybe_applied = False
-        if answer == "UNKNOWN":
+        if error.answer == "UNKNOWN":
             call.mode = ""
-        if answer == "REWOUND":
-            logger.warning(
-                "%s has lost writes that it had acknowledged: a failover or a restart without its "
-                "last data",
-                self._server.where,
-            )
-            self._calls.restart()
+        # The answer to a try of an earlier producer comes after the loss was taken in.
+        if error.answer == "REWOUND" and call.producer == self._calls.producer:
+            for write in self._lost_runs.rewind(error.last, self._calls, self._waiting):
+                self._refuse([write], self._lost_runs.error(write))
 
     def _shrink(self, call: NumberedCall, reason: BaseException) -> bool:
         """After a refusal for lack of memory: keep the commands that free some.

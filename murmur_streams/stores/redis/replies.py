@@ -7,10 +7,15 @@ from itertools import chain
 from typing import Any
 
 from murmur_streams.core.model.entries import Fields, JournalEntry
+from murmur_streams.core.model.errors import RunNotFoundError
 from murmur_streams.core.model.feed import Position
+from murmur_streams.core.model.states import PROGRESS_FIELDS, RunProgress, RunState, RunStatus
 from murmur_streams.core.model.work import Claim, ControlMessage
 from murmur_streams.core.rules.executions import Answer
 from murmur_streams.stores.redis.connection.failures import UNCONFIRMED, UnconfirmedError
+
+STATUS_FIELDS = ("state", *(f"progress_{counter}" for counter in PROGRESS_FIELDS))
+"""The fields of a run's hash that ``read_status`` reads."""
 
 
 def text(value: object) -> str:
@@ -103,3 +108,18 @@ def read_message(raw: list[Any]) -> ControlMessage:
     """Read an entry of a control stream."""
     fields = pairs(raw)
     return ControlMessage(fields.get("kind", ""), fields.get("run", ""), fields.get("claim", ""))
+
+
+def read_status(run_id: str, values: Sequence[Any]) -> RunStatus:
+    """A run's state and progress, of the values of STATUS_FIELDS.
+
+    Raises:
+        RunNotFoundError: the run does not exist.
+    """
+    if values[0] is None:
+        raise RunNotFoundError(run_id)
+    progress = None
+    if values[1]:
+        counters = zip(PROGRESS_FIELDS, map(int, values[1:]), strict=True)
+        progress = RunProgress(**dict(counters))
+    return RunStatus(run_id=run_id, state=RunState(text(values[0])), progress=progress)

@@ -59,6 +59,7 @@ class Server:
         where: str,
         retry_seconds: float,
         call_seconds: float = CALL_SECONDS,
+        read_only: bool = False,
         revive: Revive | None = None,
     ) -> None:
         if not 0 <= retry_seconds <= LONGEST_RETRY_SECONDS:
@@ -70,7 +71,7 @@ class Server:
         self.retry_seconds = retry_seconds
         self.call_seconds = call_seconds
         self._topology = topology_of(client, call_seconds)
-        self.use = StoreUse(is_cluster=self._topology.is_cluster)
+        self.use = StoreUse(self._topology.is_cluster, read_only)
         self.nodes = Nodes(self._topology, keys, where, self.use)
         self.key_space = KeySpace(self.nodes, keys, where, self.use)
         self.can_half_close = ConnectionMaker.of(client).can_half_close

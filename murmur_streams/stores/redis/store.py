@@ -21,12 +21,13 @@ from murmur_streams.core.model.limits import (
     duration_ms,
 )
 from murmur_streams.core.model.results import RunResult, decode_result
-from murmur_streams.core.model.states import RunProgress, RunState, RunStatus
+from murmur_streams.core.model.states import RunState, RunStatus
 from murmur_streams.core.redaction import redacted
 from murmur_streams.core.rules.audit import AuditReport
 from murmur_streams.core.rules.decide import Answer
 from murmur_streams.core.rules.executions import check_answer
 from murmur_streams.settings import DAY_SECONDS
+from murmur_streams.stores.redis import replies
 from murmur_streams.stores.redis.audit import gather_audit
 from murmur_streams.stores.redis.calls import Calls
 from murmur_streams.stores.redis.connection.maker import AnyClient
@@ -42,15 +43,13 @@ from murmur_streams.stores.redis.live.tail import RedisTails
 from murmur_streams.stores.redis.owners import Owners, new_owner, sweep
 from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.replication import Durability
-from murmur_streams.stores.redis.replies import clock_ms, pairs, read_entry, text, text_or_none
 from murmur_streams.stores.redis.restoring import archive_run, rebuild_run, restore_run
+from murmur_streams.stores.redis.rewinds import OnRewind
 from murmur_streams.stores.redis.server import CALL_SECONDS, Revive, Server
 from murmur_streams.stores.redis.workers import Workers
 from murmur_streams.stores.redis.writer import Writer
 from murmur_streams.stores.timing import wall_clock_ms
 from murmur_streams.stores.work_store import NoteState, WorkStore
-
-STATUS_FIELDS = ("state", *(f"progress_{counter}" for counter in run.PROGRESS_FIELDS))
 
 
 class RedisRunStore(WorkStore):
@@ -85,6 +84,9 @@ class RedisRunStore(WorkStore):
             replica that keeps up has it, too, and at least one.
         read_only: the store never writes, and its user needs only the right to read: every call
             that would change something raises StoreConfigurationError.
+        on_rewind: called with the ids of runs when the server has lost writes to them that it had
+            acknowledged to this store. The next write that continues one of these runs raises
+            StoreRewoundError.
         limits: sizes of events, inputs and results.
         clock: milliseconds of Unix time, for entry ids.
         revive: called before each retry; starts an embedded server again.
@@ -107,6 +109,7 @@ class RedisRunStore(WorkStore):
         call_seconds: float = CALL_SECONDS,
         durability: Durability = "primary",
         read_only: bool = False,
+        on_rewind: OnRewind | None = None,
         limits: Limits | None = None,
         clock: Callable[[], int] = wall_clock_ms,
         revive: Revive | None = None,
@@ -121,11 +124,11 @@ class RedisRunStore(WorkStore):
             self._client,
             self._keys,
             where=redacted(url) if url is not None else "the given client's server",
+            read_only=read_only,
             retry_seconds=retry_seconds,
             call_seconds=call_seconds,
             revive=revive,
         )
-        self._server.use.read_only = read_only
         self._durations = Durations(
             ttl_ms=duration_ms("ttl_seconds", ttl_seconds),
             live_ttl_ms=duration_ms("live_ttl_seconds", live_ttl_seconds),
@@ -134,7 +137,7 @@ class RedisRunStore(WorkStore):
             max_events=check_max_events(max_events),
             owner=new_owner(owner_lease_seconds),
         )
-        self._writer = Writer(self._server, self._durations, clock, durability)
+        self._writer = Writer(self._server, self._durations, clock, durability, on_rewind)
         self._calls = Calls(self._writer, self._durations)
         self._tails = RedisTails(self._server, self._durations, self._execute)
         self._feeds, self._ends = Feeds(self._server), EndWaits(self._server)
@@ -168,20 +171,14 @@ class RedisRunStore(WorkStore):
 
     async def get_status(self, run_id: str) -> RunStatus:
         key = self._keys.run(check_run_id(run_id))
-        values = await self._server.read("HMGET", key, *STATUS_FIELDS)
-        if values[0] is None:
-            raise RunNotFoundError(run_id)
-        progress = None
-        if values[1]:
-            counters = zip(run.PROGRESS_FIELDS, map(int, values[1:]), strict=True)
-            progress = RunProgress(**dict(counters))
-        return RunStatus(run_id=run_id, state=RunState(text(values[0])), progress=progress)
+        values = await self._server.read("HMGET", key, *replies.STATUS_FIELDS)
+        return replies.read_status(run_id, values)
 
     async def snapshot(self, run_id: str) -> run.Run:
         flat = await self._server.read("HGETALL", self._keys.run(check_run_id(run_id)))
         if not flat:
             raise RunNotFoundError(run_id)
-        return run.run_from_fields(run_id, pairs(flat))
+        return run.run_from_fields(run_id, replies.pairs(flat))
 
     async def result_at_end(self, run_id: str, note: NoteState) -> RunResult | None:
         if self._ends.is_full:
@@ -240,6 +237,10 @@ class RedisRunStore(WorkStore):
         return RedisDeadLetters(self._server, self._calls, self._limits)
 
     @property
+    def rewinds(self) -> int:
+        return self._writer.rewinds.count
+
+    @property
     def warnings(self) -> dict[str, str]:
         return self._server.use.warnings.texts()
 
@@ -258,13 +259,13 @@ class RedisRunStore(WorkStore):
     async def paused(self) -> set[str]:
         """The targets that are paused in any partition; an interrupted pause counts."""
         rows = [self._keys.paused(partition) for partition in self._keys.all_partitions]
-        replies = await self._server.read_all(*(("SMEMBERS", row) for row in rows))
-        return {text(target) for reply in replies for target in reply}
+        found = await self._server.read_all(*(("SMEMBERS", row) for row in rows))
+        return {replies.text(target) for targets in found for target in targets}
 
     async def lease_left_ms(self, run_id: str) -> int | None:
         leases = self._keys.leases(self._keys.partition(check_run_id(run_id)))
         until, clock = await self._server.read_all(("ZSCORE", leases, run_id), ("TIME",))
-        return None if until is None else int(float(until)) - clock_ms(clock)
+        return None if until is None else int(float(until)) - replies.clock_ms(clock)
 
     async def last_entries(self, run_id: str, count: int) -> list[JournalEntry]:
         epoch, page = await self._server.read_all(
@@ -273,7 +274,8 @@ class RedisRunStore(WorkStore):
         )
         if epoch is None:
             return []
-        return [read_entry(run_id, text(epoch), raw) for raw in reversed(cast("list[Any]", page))]
+        raws, life = cast("list[Any]", page), replies.text(epoch)
+        return [replies.read_entry(run_id, life, raw) for raw in reversed(raws)]
 
     async def check_feed_cursor(self, after: str) -> None:
         await self._feeds.check(after)
@@ -295,7 +297,7 @@ class RedisRunStore(WorkStore):
         )
         if not exists:
             raise RunNotFoundError(run_id)
-        return text_or_none(stored)
+        return replies.text_or_none(stored)
 
     async def _execute(
         self, run_id: str, command: Command, result: RunResult | None = None

@@ -12,6 +12,7 @@ from murmur_streams.stores.redis.durations import Clock, Durations
 from murmur_streams.stores.redis.lanes import Lanes
 from murmur_streams.stores.redis.partition_writer import PartitionWriter
 from murmur_streams.stores.redis.replication import check_durability
+from murmur_streams.stores.redis.rewinds import OnRewind, Rewinds
 from murmur_streams.stores.redis.server import Server
 from murmur_streams.stores.redis.writes import Arguments, WaitingWrite, size_of, weight_of
 
@@ -28,13 +29,19 @@ class Writer:
     """
 
     def __init__(
-        self, server: Server, durations: Durations, clock: Clock, durability: str = "primary"
+        self,
+        server: Server,
+        durations: Durations,
+        clock: Clock,
+        durability: str = "primary",
+        on_rewind: OnRewind | None = None,
     ) -> None:
         is_replicated = check_durability(durability)
         self._server = server
         self._durations = durations
         self._clock = clock
         self._lanes = Lanes(server, is_replicated=is_replicated)
+        self.rewinds = Rewinds(server.where, on_rewind)
         self._partitions: dict[int, PartitionWriter] = {}
         self._idle = asyncio.Event()
         """Set when the store is closed and its last write is answered."""
@@ -65,6 +72,7 @@ class Writer:
             StoreUnavailableError: the server was never reached; nothing was written.
             OutcomeUnknownError: the connection broke, and retries ran out or the store was closed.
             NotReplicatedError: too few replicas confirmed it until then.
+            StoreRewoundError: the server lost earlier writes to this run; nothing was written.
             StoreError: the server refused the write; nothing was written.
         """
         self._refuse_when_closed()
@@ -126,6 +134,7 @@ class Writer:
                 self._lanes.of_partition(partition),
                 self._durations,
                 self._clock,
+                self.rewinds,
                 self._note_idle,
             )
         return found

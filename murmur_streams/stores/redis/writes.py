@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -93,6 +93,8 @@ class NumberedCall:
     mode: str = ""
     maybe_applied: bool = False
     """A try was sent and its outcome is unknown."""
+    producer: str = ""
+    """The producer of the last try."""
     parts: list[str | int] = field(default_factory=list[str | int])
 
     @property
@@ -111,10 +113,14 @@ class NumberedCall:
 
     def keep_freeing(self) -> list[WaitingWrite]:
         """Drop the commands that a server without free memory refuses, and return their writes."""
-        dropped = [group for group in self.groups if group.name not in FREEING_COMMANDS]
-        self.groups = [group for group in self.groups if group.name in FREEING_COMMANDS]
+        return self.remove(lambda write: write.command not in FREEING_COMMANDS)
+
+    def remove(self, is_removed: Callable[[WaitingWrite], bool]) -> list[WaitingWrite]:
+        """Drop commands, each by its first write, and return their writes."""
+        removed = [group for group in self.groups if is_removed(group.writes[0])]
+        self.groups = [group for group in self.groups if not is_removed(group.writes[0])]
         self.parts = []
-        return [write for group in dropped for write in group.writes]
+        return [write for group in removed for write in group.writes]
 
     def arguments(
         self, producer: str, settled: int, known: int, durations: Durations, partitions: int
@@ -176,6 +182,14 @@ class WaitingRuns:
                 break
         return groups
 
+    def remove(self, is_removed: Callable[[WaitingWrite], bool]) -> list[WaitingWrite]:
+        """Take some of the writes; the others keep their order."""
+        writes = self.take_all()
+        for write in writes:
+            if not is_removed(write):
+                self.add(write)
+        return [write for write in writes if is_removed(write)]
+
     def take_all(self) -> list[WaitingWrite]:
         """Take every write."""
         writes = [write for waiting in self._runs.values() for write in waiting]
@@ -196,7 +210,17 @@ def weight_of(command: str, events: int) -> int:
 
 
 class NotExecutedError(Exception):
-    """The script executed nothing; the text is its answer."""
+    """The script executed nothing.
+
+    Args:
+        answer: what it answered.
+        last: with REWOUND the last call that the server has; 0 for none.
+    """
+
+    def __init__(self, answer: str, last: int = 0) -> None:
+        super().__init__(answer)
+        self.answer = answer
+        self.last = last
 
 
 def read_reply(call: NumberedCall, reply: Reply) -> Sequence[Answer | ScriptError]:
@@ -212,7 +236,7 @@ def read_reply(call: NumberedCall, reply: Reply) -> Sequence[Answer | ScriptErro
     if tag == b"UNCONFIRMED":
         raise UnconfirmedError("the number of partitions is not confirmed")
     if tag in {b"GAP", b"REWOUND", b"UNKNOWN"}:
-        raise NotExecutedError(tag.decode())
+        raise NotExecutedError(tag.decode(), *map(int, texts))
     return [(tag.decode(),)] * len(call.writes)
 
 

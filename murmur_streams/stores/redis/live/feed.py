@@ -152,7 +152,23 @@ class FeedReader:
         for partition in range(len(self._feeds)):
             found, oldest, newest = replies[3 * partition : 3 * partition + 3]
             ends = {"oldest": _position_of(oldest), "newest": _position_of(newest)}
-            self._cursor.check(partition, found=bool(found), **ends)
+            try:
+                self._cursor.check(partition, found=bool(found), **ends)
+            except CursorResetError as reset:
+                reset.resume_cursor = await self._last_seen(partition) or reset.resume_cursor
+                raise
+
+    async def _last_seen(self, partition: int) -> str | None:
+        """The cursor at the last entry before this one that the feed still has; None without one.
+
+        Entries that were written after a rewind are later than the cursor, by their time.
+        """
+        ms, n = self._cursor.positions[partition]
+        before = ("XREVRANGE", self._feeds[partition], f"({ms}-{n}", "-", "COUNT", 1)
+        last = _position_of(await self._server.read(*before))
+        if last is None or last[1] >= n:
+            return None
+        return str(self._cursor.moved(partition, last))
 
     async def _rows(self) -> list[_Row]:
         """Wait for entries; after each lost connection the cursor is checked."""

@@ -201,12 +201,29 @@ class RedisTail:
         if after is not None:
             found, oldest = around
             before = _before(oldest, epoch)
-            after.check(epoch=epoch, version=version, found=bool(found), oldest=before)
+            try:
+                after.check(epoch=epoch, version=version, found=bool(found), oldest=before)
+            except CursorResetError as reset:
+                if after.epoch == epoch:
+                    reset.resume_cursor = await self._last_seen(after)
+                raise
         seal, has_ended = fields[3], text(fields[2]) in TERMINAL_STATES
         self.reading.learn(
             epoch=epoch, version=version, seal=int(seal) if seal else None, has_ended=has_ended
         )
         return text(newest[0][0])
+
+    async def _last_seen(self, cursor: Cursor) -> str | None:
+        """The last entry before a cursor that the journal still has; None without one.
+
+        Entries that were written after a rewind are later than the cursor, by their time.
+        """
+        before = ("XREVRANGE", self._journal, f"({cursor.entry_id}", "-", "COUNT", 1)
+        for raw in await self._tails.server.read(*before):
+            ms, seq = read_id(raw[0])
+            if seq < cursor.seq:
+                return str(Cursor(cursor.epoch, ms, seq))
+        return None
 
     async def _read_page(self) -> list[Raw]:
         """Read on in the journal; the replay is over where it ends."""
