@@ -30,7 +30,8 @@ from murmur_streams.core.model.errors import CursorError, MurmurError, RunNotFou
 from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.limits import new_run_id
 from murmur_streams.core.model.states import TERMINAL_STATES, RunState
-from murmur_streams.embedded.sentinel_group import PATIENCE_SECONDS, Node, SentinelGroup
+from murmur_streams.embedded.node import PATIENCE_SECONDS, Node
+from murmur_streams.embedded.sentinel_group import SentinelGroup
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.testing.checker import check
 from murmur_streams.testing.history import Call, History, Outcome, stored_runs

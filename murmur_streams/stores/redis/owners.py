@@ -52,6 +52,7 @@ class Owners:
         """Run id -> when this store last set it running, by the loop's clock."""
         self._beating_for_ever: asyncio.Task[None] | None = None
         self._beating = SideBySide[None](PATIENCE_SECONDS if server.is_cluster else None)
+        server.when_ready.append(self.start)
 
     def start(self) -> None:
         """Begin to extend leases, and to fail the runs of other owners that are gone."""

@@ -142,7 +142,6 @@ class RedisRunStore(WorkStore):
         self._tails = RedisTails(self._server, self._durations, self._execute)
         self._feeds, self._ends = Feeds(self._server), EndWaits(self._server)
         self._owners = Owners(self._server, self._durations)
-        self._server.when_ready = [self._owners.start, self._writer.start]
 
     @property
     def client(self) -> AnyClient:

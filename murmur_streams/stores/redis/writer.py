@@ -46,6 +46,7 @@ class Writer:
         self._idle = asyncio.Event()
         """Set when the store is closed and its last write is answered."""
         self._closed = False
+        server.when_ready.append(self._lanes.start)
 
     def write(
         self,
@@ -103,10 +104,6 @@ class Writer:
             self._refuse_when_closed()
         partition.add(write)
         return await write.answer
-
-    def start(self) -> None:
-        """Watch the replicas from now on, if writes wait for them; the server is ready."""
-        self._lanes.start()
 
     async def close(self, seconds: float) -> None:
         """Reject new writes; wait at most ``seconds`` for those under way."""
