@@ -33,13 +33,16 @@ SCRIPTED = (f"{EMBEDDED}{WITHOUT_FUNCTIONS}", f"redis-8.2{WITHOUT_FUNCTIONS}")
 TESTS = (
     "tests/stores/test_contract.py::TestValkey",
     "tests/stores/redis",
+    "tests/fleet/test_queue.py",
+)
+"""The contract, properties with 200 sequences, expiry, slots, audit; claim, heartbeat, reclaim."""
+SCRIPTS = (
     "tests/lua/test_half_writes.py",
     "tests/lua/test_every_inner_call.py",
     "tests/lua/test_isolation.py",
     "tests/lua/test_library.py",
-    "tests/fleet/test_queue.py",
 )
-"""The contract, properties with 200 sequences, expiry, slots, audit; claim, heartbeat, reclaim."""
+"""What the scripts do inside of a server. A service's servers are among the others."""
 OWN_SERVERS = (
     "tests/stores/faults/test_permissions.py",
     "tests/stores/faults/test_roles.py",
@@ -76,10 +79,11 @@ def run_on(name: str) -> Outcome:
         shown = name.replace(":", " ", 1) if name.startswith(DOCKER) else name.replace("-", " ")
         print(f"NOT RUN: {shown} ({missing})", flush=True)
         return Outcome(name, f"NOT RUN: {missing}", ok=True)
-    tests = TESTS if name.startswith((DOCKER, SENTINEL)) else TESTS + OWN_SERVERS
+    tests = TESTS if name.startswith(SENTINEL) else TESTS + SCRIPTS
+    tests += () if name.startswith((DOCKER, SENTINEL)) else OWN_SERVERS
     command = [sys.executable, "-m", "pytest", *tests, "--hypothesis-profile=matrix", "-q"]
     command += ["-n", os.environ.get("WORKERS", "2"), "--maxfail=10"]
-    command += ["-p", "no:cacheprovider", "--timeout=60"]
+    command += ["-p", "no:cacheprovider", "-p", "tests.matrix_selection", "--timeout=60"]
     began = time.monotonic()
     done = subprocess.run(
         command,

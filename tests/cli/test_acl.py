@@ -30,11 +30,25 @@ def test_the_options_of_a_role(line: CommandLine) -> None:
         "keys": [*rights.keys],
         "channels": [],
         "commands": [*rights.commands],
+        "rules": rights.rules,
         "line": rights.line("web", "PASSWORD"),
     }
     assert "hunter2" not in shown.stdout + shown.stderr
     at_sentinels = line.run("acl", "reader", "--sentinel").stdout.split()
     assert {"+sentinel|master", "&+switch-master", "resetkeys"} <= set(at_sentinels)
+
+
+def test_a_command_line_that_only_reads(line: CommandLine) -> None:
+    """With MURMUR_READ_ONLY=1 commands look at runs, and those that would write say why not."""
+    assert line.run("submit", "echo", '"hi"', "--run-id", "r-1").returncode == 0
+    for argv in (["runs"], ["show", "r-1"], ["audit", "r-1"], ["keys", "r-1"], ["workers"]):
+        shown = line.run(*argv, MURMUR_READ_ONLY="1")
+        assert shown.returncode == 0, shown.stderr
+    for argv in (["submit", "echo"], ["cancel", "r-1"], ["pause", "echo"], ["rebuild", "r-1"]):
+        refused = line.run(*argv, MURMUR_READ_ONLY="1")
+        assert refused.returncode == 2
+        assert "MURMUR_READ_ONLY" in refused.stderr
+    assert '"pending"' in line.run("show", "r-1", "--json").stdout
 
 
 def test_what_is_not_a_role_or_a_name_is_refused(line: CommandLine) -> None:

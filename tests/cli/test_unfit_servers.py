@@ -87,5 +87,6 @@ async def test_a_worker_reports_an_eviction_policy(
         assert ("murmur_store_warning eviction", 1) in found
         assert ("murmur_store_warning replicas", 0) in found
         assert ("murmur_store_rewinds_total", 0) in found
+        assert "warning: " in line.run("workers").stderr
         process.terminate()
         assert process.wait(60) == 0

@@ -18,7 +18,7 @@ from murmur_streams.core.model.states import RunState
 from murmur_streams.core.rules import decide, executions
 from murmur_streams.core.rules.reading import Reading
 from murmur_streams.fleet.worker.loops import WorkerLoops
-from murmur_streams.stores.local.engine import bookkeeping, work
+from murmur_streams.stores.local.engine import bookkeeping, work, writer
 from murmur_streams.stores.local.engine.claiming import Signals
 from murmur_streams.stores.local.engine.run_writes import RunWrites
 from murmur_streams.stores.local.engine.tails import LocalTails, RecentEntries
@@ -138,6 +138,11 @@ def a_write_is_sent_again(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SimulatedRunStore, "_execute", twice)
 
 
+def a_group_without_confirmation_is_repeated(patch: pytest.MonkeyPatch) -> None:
+    """The writer took an unknown outcome for a failure: a bug that the simulation found."""
+    patch.setattr(writer, "OutcomeUnknownError", type("NeverRaised", (Exception,), {}))
+
+
 def a_cancel_is_forgotten_with_its_worker(patch: pytest.MonkeyPatch) -> None:
     """A run whose cancel was requested is queued again when its worker dies."""
     requeued = executions._requeued
@@ -187,6 +192,7 @@ MUTATIONS = (
     readers_are_not_woken,
     the_buffer_is_always_sure,
     a_write_is_sent_again,
+    a_group_without_confirmation_is_repeated,
     a_cancel_is_forgotten_with_its_worker,
     a_finish_overtakes_a_cancel,
     workers_send_no_heartbeats,

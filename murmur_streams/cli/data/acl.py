@@ -78,7 +78,8 @@ def acl(  # one for each option
         )
     line = rights.line(name, PASSWORD)
     known = {"keys": rights.keys, "channels": rights.channels, "commands": rights.commands}
-    session.print({"role": role, "user": name, **known, "line": line}, line)
+    known |= {"rules": rights.rules, "line": line}
+    session.print({"role": role, "user": name, **known}, line)
 
 
 def _has_database(session: Session) -> bool:

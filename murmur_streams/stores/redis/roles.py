@@ -56,13 +56,16 @@ class Rights:
     channels: tuple[str, ...]
     commands: tuple[str, ...]
 
+    @property
+    def rules(self) -> str:
+        """The rules of the user, without its name and password, for services that ask for these."""
+        keys = self.keys or ("resetkeys",)
+        granted = [f"+{name}" for name in self.commands]
+        return " ".join(["on", *keys, "resetchannels", *self.channels, "-@all", *granted])
+
     def line(self, user: str, password: str) -> str:
         """The command that makes the user, whatever it was before."""
-        keys = self.keys or ("resetkeys",)
-        channels = ("resetchannels", *self.channels)
-        granted = [f"+{name}" for name in self.commands]
-        begin = ["ACL SETUSER", user, "reset", "on", f">{password}"]
-        return " ".join([*begin, *keys, *channels, "-@all", *granted])
+        return f"ACL SETUSER {user} reset >{password} {self.rules}"
 
 
 def rights_of(

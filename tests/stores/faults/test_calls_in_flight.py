@@ -7,10 +7,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from murmur_streams.core.model.errors import OutcomeUnknownError
 from murmur_streams.core.model.results import AgentResult
 from murmur_streams.core.model.states import RunProgress, RunState
+from murmur_streams.stores.bell import Bell
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.testing.faults import (
     Fault,
@@ -144,3 +146,19 @@ async def test_a_first_call_given_up_lets_the_second_pass(
     replies = await proxy.execute_stalled()
     assert {b"DROPPED" in reply for reply in replies} == {True}
     assert await names_in_journal(straight, "run") == [*written, "last"]
+
+
+async def test_a_wait_may_end_after_its_connection(admin: Redis, straight: RedisRunStore) -> None:
+    """A failover drops all connections; a worker that stops in the same moment is not disturbed."""
+    await straight.create("run", "work")
+    connections, bell = straight._server._blocking, Bell()
+    read = ("XREAD", "BLOCK", 20_000, "STREAMS", straight._keys.journal("run"), "$")
+    waiting = asyncio.create_task(connections.blocking_all([read], 20.0, bell))
+
+    async def is_blocked() -> bool:
+        return int((await admin.info("clients"))["blocked_clients"]) == 1
+
+    await wait_until(is_blocked, "the read blocks")
+    await connections.drop_all()
+    bell.ring()
+    assert await waiting is None

@@ -283,8 +283,10 @@ def _half_closed(connection: Any, bell: Bell | None, limit: asyncio.Timeout) -> 
         return
 
     def half_close() -> None:
-        with contextlib.suppress(OSError, RuntimeError):
-            connection._writer.write_eof()
+        # None: it was dropped a moment ago, because another server became the primary.
+        if (writer := connection._writer) is not None:
+            with contextlib.suppress(OSError, RuntimeError):
+                writer.write_eof()
         limit.reschedule(asyncio.get_running_loop().time() + HALF_CLOSED_SECONDS)
 
     with bell.calling(half_close):
