@@ -151,7 +151,7 @@ async def test_a_first_call_given_up_lets_the_second_pass(
 async def test_a_wait_may_end_after_its_connection(admin: Redis, straight: RedisRunStore) -> None:
     """A failover drops all connections; a worker that stops in the same moment is not disturbed."""
     await straight.create("run", "work")
-    connections, bell = straight._server._blocking, Bell()
+    connections, bell = straight._server.nodes.all[0].blocking, Bell()
     read = ("XREAD", "BLOCK", 20_000, "STREAMS", straight._keys.journal("run"), "$")
     waiting = asyncio.create_task(connections.blocking_all([read], 20.0, bell))
 
