@@ -24,19 +24,20 @@ class Pools:
     """
 
     def __init__(self, client: Redis, deadline_seconds: float) -> None:
-        self._primary = primary_of(client)
+        self.primary = primary_of(client)
+        """Of a service that Sentinels monitor; None for the client of one address."""
         self.commands, self.blocking = (
-            Connections(client, size=size, deadline_seconds=deadline_seconds, primary=self._primary)
+            Connections(client, size=size, deadline_seconds=deadline_seconds, primary=self.primary)
             for size in (COMMAND_CONNECTIONS, BLOCKING_CONNECTIONS)
         )
         self._moved = asyncio.Event()
-        if self._primary is not None:
-            self._primary.when_moved = self._leave_old_primary
+        if self.primary is not None:
+            self.primary.when_moved = self._leave_old_primary
 
     def watch(self) -> None:
         """Listen for failovers from now on."""
-        if self._primary is not None:
-            self._primary.watch()
+        if self.primary is not None:
+            self.primary.watch()
 
     async def pause_before_retry(self, attempt: int) -> None:
         """Wait as ``timing.pause_before_retry`` does, but not beyond a failover."""
@@ -46,8 +47,8 @@ class Pools:
 
     async def close(self) -> None:
         """Close every connection; calls under way fail."""
-        if self._primary is not None:
-            await self._primary.close()
+        if self.primary is not None:
+            await self.primary.close()
         await self.commands.close()
         await self.blocking.close()
 
