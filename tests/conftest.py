@@ -27,6 +27,11 @@ settings.register_profile("full", settings.get_profile("dev"), max_examples=2_00
 settings.load_profile("dev")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that take longest: one that begins last leaves a processor idle."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 def pytest_collection_finish() -> None:
     """Leave the tests themselves out of each later ``gc.collect()``, 0.2 s with them."""
     gc.collect()

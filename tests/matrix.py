@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from tests.server_choice import (
@@ -50,6 +51,8 @@ OWN_SERVERS = (
     "tests/stores/faults/test_loading.py",
 )
 """These tests start servers with settings of their own, so they do not run in containers."""
+TOGETHER = 2
+"""So many servers are tested at a time: one works while the tests of the other begin or end."""
 _TOTAL = re.compile(r"\d+ (?:passed|failed|error).* in .*", re.MULTILINE)
 
 
@@ -65,7 +68,8 @@ class Outcome:
 def main(names: list[str]) -> int:
     """Run the tests on each server and print a summary; the exit code is 1 when one failed."""
     everything = [*BINARIES, *SCRIPTED, *SERVICES, *(DOCKER + image for image in IMAGES)]
-    outcomes = [run_on(name) for name in names or everything]
+    with ThreadPoolExecutor(TOGETHER) as pool:
+        outcomes = [*pool.map(run_on, names or everything)]
     print("\nThe server matrix; fakeredis and Valkey 9 are part of `make test`:")
     for outcome in outcomes:
         print(f"  {outcome.server:24} {outcome.summary}")

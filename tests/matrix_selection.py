@@ -1,4 +1,4 @@
-"""A plugin for pytest: of the tests of ``tests.matrix``, only those that another server can break."""
+"""A plugin for ``tests.matrix``: of its tests, only those that another server can break."""
 
 from __future__ import annotations
 

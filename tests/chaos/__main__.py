@@ -114,12 +114,12 @@ async def chaos(topology: str, seed: int, faults: int, show: Callable[[str], Non
 
             async with run.working():
                 report.faults = await schedule.run(faults, show_fault)
-            await _judge(report, run, world)
+            await _judge(report, run, world, began)
     report.seconds = time.monotonic() - began
     return report
 
 
-async def _judge(report: Report, run: Chaos, world: World) -> None:
+async def _judge(report: Report, run: Chaos, world: World, began: float) -> None:
     async with RedisRunStore(world.url, max_events=0, **world.options) as store:
         stored = await stored_runs(store, run.runs.created)
         submitted = {each.run_id: each for each in run.fleet_program.submitted.values()}
@@ -132,6 +132,13 @@ async def _judge(report: Report, run: Chaos, world: World) -> None:
             if found.run is not None:
                 problems = (await store.audit(run_id)).problems
                 report.violations += [Violation(run_id, "audit", text) for text in problems]
+    for run_id in {each.run_id for each in report.violations}:
+        report.calls[run_id] = [
+            f"{call.began - began:.2f} to {call.ended - began:.2f}: {type(call.command).__name__} "
+            f"{call.outcome} {call.answer}"
+            for call in run.history.calls
+            if call.run_id == run_id
+        ]
     report.outcomes.update(str(call.outcome) for call in run.history.calls)
     ended = [each.run for each in of_fleet.values() if each.run is not None]
     report.ends.update(str(each.state) for each in ended)

@@ -31,6 +31,8 @@ class Report:
     attempts: int = 0
     """How many executions the workers began."""
     violations: list[Violation] = field(default_factory=list[Violation])
+    calls: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    """The calls on each run with a violation, with their times in seconds after the start."""
 
     def lines(self) -> list[str]:
         """For a person."""
@@ -81,6 +83,8 @@ class Report:
             "entries": self.entries,
             "readers": self.readers,
             "feed_entries": self.feed_entries,
+            "log": [[round(at, 2), name] for at, name in self.faults.log],
+            "calls_of_violations": self.calls,
             "violations": [[each.run_id, each.rule, each.text] for each in self.violations],
         }
 

@@ -13,6 +13,7 @@ from murmur_streams.core.model.errors import InvalidInputError
 from murmur_streams.stores.redis.connection import checks, failures
 from murmur_streams.stores.redis.connection.connections import Connections, Reply
 from murmur_streams.stores.redis.connection.lane import Lane
+from murmur_streams.stores.redis.connection.sentinel import Primary
 
 logger = logging.getLogger("murmur_streams.redis")
 
@@ -21,37 +22,80 @@ CONFIRM_SECONDS = 1.0
 """How long one try waits for the replicas. The repeat of a call finds its recorded answers."""
 LOOK_SECONDS = 1.0
 """How often the primary is asked for its replicas."""
-MOST_LAG_SECONDS = 5
-"""A replica that has confirmed nothing for so long is not waited for: when the primary fails,
-Sentinel promotes one that has more."""
+FIRST_LOOK_SECONDS = 0.1
+"""The same until the first answer counts."""
+LASTING_SECONDS = 5.0
+"""A replica that has confirmed nothing for so long, or has been away, is not waited for: when the
+primary fails, Sentinel promotes one that has more. The news of a failover are faster."""
 
 
 class Replicas:
-    """The replicas of a store's primary.
+    """The replicas of a store's primary, and how many of them must confirm a call.
+
+    A replica that leaves may have been promoted just now: the others follow the old primary for
+    another moment, and the store does not know of the failover yet. If it did not count any more at
+    once, the old primary and a replica that follows it would acknowledge writes that the new
+    primary does not have. So it counts until it has been away for ``LASTING_SECONDS`` and most
+    Sentinels, asked after that, still name this primary.
 
     Args:
         connections: to the primary.
         where: its address, without a password.
         deadline_seconds: how long a lane waits for a reply. Two calls are on their way at once, and
             both must wait within it.
+        primary: of a service that Sentinels monitor; None for one address.
     """
 
-    def __init__(self, connections: Connections, where: str, deadline_seconds: float) -> None:
+    def __init__(
+        self,
+        connections: Connections,
+        where: str,
+        deadline_seconds: float,
+        primary: Primary | None = None,
+    ) -> None:
         self._connections = connections
         self._where = where
+        self._primary = primary
         self.confirm_ms = round(1_000 * min(CONFIRM_SECONDS, deadline_seconds / 4))
-        self.needed = 1
-        """How many of them must confirm a call: all that keep up, and at least one."""
+        self.needed: int | None = None
+        """All that count, and at least one; None while the store does not know them."""
+        self._confirmed_at: dict[str, float] = {}
+        """The replicas that count, and when each has confirmed something, by the loop's clock."""
+        self._counted_in: int | None = None
+        """The term of the primary that they belong to."""
 
     async def watch(self) -> None:
         """Count them again and again, until cancelled."""
         while True:
             try:
-                info = await checks.server_info(self._connections, "replication")
-                self.needed = max(1, replicas_that_keep_up(info))
+                await self.count()
             except (RedisError, OSError, failures.NeverSentError) as error:
                 logger.debug("the replicas of %s are not known: %r", self._where, error)
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(LOOK_SECONDS if self.needed is not None else FIRST_LOOK_SECONDS)
+
+    async def count(self) -> None:
+        """Ask the primary for its replicas."""
+        term = self._term()
+        info = await checks.server_info(self._connections, "replication")
+        if term != self._term():
+            return
+        now = asyncio.get_running_loop().time()
+        is_first, is_new = self.needed is None, term != self._counted_in
+        known = {} if is_new else self._confirmed_at
+        known |= {name: now - lag for name, lag in online_replicas(info).items()}
+        gone = [name for name, at in known.items() if now - at > LASTING_SECONDS]
+        # After a failover that the store knows of, its replicas are these.
+        may_leave = is_new and not is_first
+        if (gone or is_first) and not may_leave:
+            may_leave = self._primary is None or await self._primary.is_agreed()
+            if term != self._term() or (is_first and not may_leave):
+                return
+        if may_leave:
+            known = {name: at for name, at in known.items() if name not in gone}
+        self._confirmed_at, self._counted_in, self.needed = known, term, max(1, len(known))
+
+    def _term(self) -> int:
+        return 0 if self._primary is None else self._primary.term
 
 
 class ReplicatedLane:
@@ -83,9 +127,12 @@ class ReplicatedLane:
             # Both are read: asyncio logs an exception that is never read.
             failed, unconfirmed = applied.exception(), confirmed.exception()
             error = failed or unconfirmed
-            if error is None and confirmed.result() < needed:
+            if error is None and (needed is None or confirmed.result() < needed):
+                count = confirmed.result()
                 error = failures.TooFewReplicasError(
-                    f"{confirmed.result()} of {needed} replicas have it"
+                    f"{count} replicas have it, and it is not known yet how many must"
+                    if needed is None
+                    else f"{count} of {needed} replicas have it"
                 )
             if error is not None:
                 reply.set_exception(error)
@@ -95,18 +142,22 @@ class ReplicatedLane:
                 notify()
 
         # The server executes it right after the command, and blocks this connection alone.
-        confirmed = self._lane.call("WAIT", needed, self._replicas.confirm_ms, notify=finish)
+        confirmed = self._lane.call("WAIT", needed or 1, self._replicas.confirm_ms, notify=finish)
         return reply
 
 
-def replicas_that_keep_up(info: Mapping[str, str]) -> int:
-    """How many replicas may be promoted, from a primary's INFO."""
-    found = 0
+def online_replicas(info: Mapping[str, str]) -> dict[str, int]:
+    """The replicas that follow a primary, by its INFO, and since when each has confirmed nothing.
+
+    Returns:
+        Seconds by the replica's address.
+    """
+    found: dict[str, int] = {}
     for number in range(int(info.get("connected_slaves", 0))):
         parts = info.get(f"slave{number}", "").split(",")
         fields = dict(part.split("=", 1) for part in parts if "=" in part)
-        lag = int(fields.get("lag", 0))
-        found += fields.get("state") == "online" and lag <= MOST_LAG_SECONDS
+        if fields.get("state") == "online":
+            found[f"{fields.get('ip')}:{fields.get('port')}"] = int(fields.get("lag", 0))
     return found
 
 

@@ -70,9 +70,9 @@ class Server:
         self.where = where
         self.retry_seconds = retry_seconds
         self.call_seconds = call_seconds
-        self._topology = topology_of(client, call_seconds)
-        self.use = StoreUse(self._topology.is_cluster, read_only)
-        self.nodes = Nodes(self._topology, keys, where, self.use)
+        self.topology = topology_of(client, call_seconds)
+        self.use = StoreUse(self.topology.is_cluster, read_only)
+        self.nodes = Nodes(self.topology, keys, where, self.use)
         self.key_space = KeySpace(self.nodes, keys, where, self.use)
         self.can_half_close = ConnectionMaker.of(client).can_half_close
         """Whether ``blocking_all`` takes a bell."""
@@ -119,7 +119,7 @@ class Server:
     @property
     def is_cluster(self) -> bool:
         """Whether the partitions are spread over the nodes of a cluster."""
-        return self._topology.is_cluster
+        return self.topology.is_cluster
 
     def loader(self, partition: int) -> Loader:
         """How the server of a partition is called; while none has it, how others are."""
@@ -272,7 +272,7 @@ class Server:
 
     async def recover(self, attempt: int) -> None:
         """Wait with backoff and jitter before a further try, and revive an embedded server."""
-        await self._topology.pause_before_retry(attempt)
+        await self.topology.pause_before_retry(attempt)
         if self._revive is None or self._closed:
             return
         try:
@@ -302,7 +302,7 @@ class Server:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._topology.close()
+        await self.topology.close()
 
     @property
     def closed(self) -> bool:
@@ -329,13 +329,13 @@ class Server:
         if self._revive is not None:
             await self._revive()
         patience = min(self.retry_seconds, OPENING_SECONDS)
-        await self._retrying(self._topology.find, patience)
+        await self._retrying(self.topology.find, patience)
         for node in self.nodes.all:
             node.preparation.is_protocol_known = False
         await self._retrying(lambda: readiness.begin(self.nodes), patience)
         await self._retrying(self.key_space.check, patience)
         await readiness.stamp(self.nodes)
-        self._topology.watch()
+        self.topology.watch()
         self.start(readiness.watch(self.nodes), "watch the servers")
         for start in self.when_ready:
             start()

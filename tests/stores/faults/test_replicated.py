@@ -6,21 +6,24 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from murmur_streams.core.model.errors import InvalidInputError, NotReplicatedError
 from murmur_streams.embedded.sentinel_group import SentinelGroup
-from murmur_streams.stores.redis.replication import replicas_that_keep_up
+from murmur_streams.stores.redis import replication
+from murmur_streams.stores.redis.replication import Replicas, online_replicas
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.testing.faults import Failover, ServerHandle, fail_over
 from tests.running_server import short_folder
 from tests.sentinel_service import sentinel_service
 from tests.stores.faults.conftest import StoreMaker
-from tests.stores.faults.events import names_in_journal
+from tests.stores.faults.events import names_in_journal, note
 from tests.stores.faults.failovers import Writing
 from tests.stores.faults.refusals import refusal
 from tests.stores.faults.servers import spare_server
+from tests.stores.faults.waiting import wait_until
 
 
 @pytest.fixture
@@ -68,7 +71,7 @@ async def test_the_error_says_how_many_replicas_have_a_write(
     spare: ServerHandle, make_store: StoreMaker
 ) -> None:
     """The error says that the primary applied it, and how many replicas have it."""
-    store = make_store(spare.url(), durability="replicated", retry_seconds=0.1)
+    store = make_store(spare.url(), durability="replicated", retry_seconds=1.0)
     text = await refusal(store.create("run", "work"), NotReplicatedError)
     assert "0 of 1 replicas" in text
     plain = make_store(spare.url())
@@ -96,14 +99,130 @@ def test_an_unknown_durability_is_refused() -> None:
         RedisRunStore("redis://127.0.0.1", durability="safe")  # pyright: ignore[reportArgumentType]  # it is what must fail
 
 
-@pytest.mark.fault("F16", on="sentinel")
-def test_replicas_that_are_far_behind_are_not_waited_for() -> None:
-    """Only those online that have confirmed something lately count."""
-    info = {
-        "connected_slaves": "3",
-        "slave0": "ip=127.0.0.1,port=1,state=online,offset=10,lag=0",
-        "slave1": "ip=127.0.0.1,port=2,state=wait_bgsave,offset=0,lag=0",
-        "slave2": "ip=127.0.0.1,port=3,state=online,offset=2,lag=60",
-    }
-    assert replicas_that_keep_up(info) == 1
-    assert replicas_that_keep_up({"connected_slaves": "0"}) == 0
+INFO = {
+    "connected_slaves": "3",
+    "slave0": "ip=127.0.0.1,port=1,state=online,offset=10,lag=0",
+    "slave1": "ip=127.0.0.1,port=2,state=wait_bgsave,offset=0,lag=0",
+    "slave2": "ip=127.0.0.1,port=3,state=online,offset=2,lag=60",
+}
+
+
+def test_replicas_that_have_no_data_yet_are_not_listed() -> None:
+    """Only those online are, with the seconds since their last confirmation."""
+    assert online_replicas(INFO) == {"127.0.0.1:1": 0, "127.0.0.1:3": 60}
+    assert online_replicas({"connected_slaves": "0"}) == {}
+
+
+class Service:
+    """A primary and its replicas as they seem to be; a Primary and Connections at once."""
+
+    def __init__(self) -> None:
+        self.term = 1
+        self.agrees = True
+        self.asked = 0
+        self.lags: dict[int, int] = {1: 0, 2: 0}
+        """Seconds by the port of each replica that is online."""
+
+    async def is_agreed(self) -> bool:
+        self.asked += 1
+        return self.agrees
+
+    async def every_reply(self, _: object) -> list[bytes]:
+        rows = [
+            f"slave{number}:ip=host,port={port},state=online,offset=1,lag={lag}"
+            for number, (port, lag) in enumerate(self.lags.items())
+        ]
+        return ["\r\n".join([f"connected_slaves:{len(rows)}", *rows]).encode()]
+
+
+@pytest.fixture
+def service() -> Service:
+    return Service()
+
+
+@pytest.fixture
+def replicas(service: Service) -> Replicas:
+    given: Any = service
+    return Replicas(given, "host", 1.0, given)
+
+
+async def needed(replicas: Replicas) -> int | None:
+    await replicas.count()
+    return replicas.needed
+
+
+@pytest.mark.fault("F15", "F16", on="sentinel")
+async def test_a_replica_that_has_just_left_counts(
+    replicas: Replicas, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have been promoted; it counts until it is away for long and the Sentinels agree."""
+    assert await needed(replicas) == 2
+    del service.lags[2]
+    assert await needed(replicas) == 2
+    monkeypatch.setattr(replication, "LASTING_SECONDS", -1.0)
+    service.agrees, service.lags[1] = False, -2
+    assert await needed(replicas) == 2
+    service.agrees = True
+    assert await needed(replicas) == 1
+
+
+@pytest.mark.fault("F15", "F16", on="sentinel")
+async def test_another_replica_does_not_stand_for_one_that_left(
+    replicas: Replicas, service: Service
+) -> None:
+    """Which replicas count is remembered, and not only how many."""
+    service.lags = {1: 0}
+    assert await needed(replicas) == 1
+    service.lags = {2: 0}
+    assert await needed(replicas) == 2
+
+
+async def test_a_replica_that_is_far_behind_does_not_count(
+    replicas: Replicas, service: Service
+) -> None:
+    """It has confirmed nothing for longer than a failover takes."""
+    service.lags[2] = 60
+    assert await needed(replicas) == 1
+
+
+async def test_after_a_failover_the_new_replicas_count(
+    replicas: Replicas, service: Service
+) -> None:
+    """At once: the store is connected to the new primary, and the Sentinels are not asked."""
+    assert await needed(replicas) == 2
+    asked = service.asked
+    service.term, service.lags = 2, {3: 0}
+    assert await needed(replicas) == 1
+    assert service.asked == asked
+
+
+async def test_the_first_count_needs_most_sentinels(replicas: Replicas, service: Service) -> None:
+    """A program that has just begun may have been led to an old primary."""
+    service.agrees = False
+    assert await needed(replicas) is None
+    service.agrees = True
+    assert await needed(replicas) == 2
+
+
+@pytest.mark.fault("F16")
+async def test_writes_wait_for_a_replica_that_has_just_left(
+    spare: ServerHandle, make_store: StoreMaker, replica: ServerHandle, tmp_path: Path
+) -> None:
+    """One replica confirms, the other has been promoted: the write is not acknowledged."""
+    async with spare_server(tmp_path / "other") as other:
+        async with spare.client() as admin:
+            await admin.config_set("repl-diskless-sync-delay", "0")
+        for each in (replica, other):
+            async with each.client() as admin:
+                await admin.execute_command("REPLICAOF", *(str(part) for part in spare.address))
+        store = make_store(spare.url(), durability="replicated", retry_seconds=2.0)
+        await store.create("run", "work")
+
+        async def both_count() -> bool:
+            [counted] = store._writer._lanes._replicas.values()
+            return counted.needed == 2
+
+        await wait_until(both_count, "both replicas count")
+        await other.promote()
+        text = await refusal(store.append("run", note("run", "a")), NotReplicatedError)
+        assert "1 of 2 replicas" in text

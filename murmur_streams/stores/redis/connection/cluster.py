@@ -48,6 +48,7 @@ class Cluster:
     """
 
     is_cluster = True
+    primary = None
 
     def __init__(self, client: AnyClient, deadline_seconds: float) -> None:
         given = cast("Any", client)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from redis.asyncio.sentinel import SentinelConnectionPool
@@ -36,6 +36,8 @@ class _Seen:
 
     epoch: int
     address: Address
+    is_failing_over: bool = field(default=False, compare=False)
+    """Whether it replaces this primary now."""
 
 
 class Primary:
@@ -55,7 +57,7 @@ class Primary:
         self._sentinels = sentinels
         self._epoch = -1
         self._address: Address | None = None
-        self._is_sure = False
+        self._is_sure = self._is_agreed = False
         self._behind_since: float | None = None
         """Since when most Sentinels have named an epoch below the highest one seen."""
         self._asking: asyncio.Task[None] | None = None
@@ -79,6 +81,17 @@ class Primary:
             await self._ask_once()
         assert self._address is not None  # noqa: S101  # an ask that found none has raised
         return self._address
+
+    @property
+    def term(self) -> int:
+        """The configuration epoch of the present primary: each failover has a higher one."""
+        return self._epoch
+
+    async def is_agreed(self) -> bool:
+        """Whether most Sentinels, asked now, name the present primary, and none replaces it."""
+        self._is_agreed = False
+        await self._ask_again()
+        return self._is_agreed
 
     def doubt(self) -> None:
         """Ask again before the next connection: this address answered as no primary does."""
@@ -118,6 +131,8 @@ class Primary:
                 "have named before"
             )
         await self._note(newest)
+        is_replaced = any(each.is_failing_over and each == newest for each in seen)
+        self._is_agreed = 2 * seen.count(newest) > len(self._sentinels) and not is_replaced
 
     def _have_begun_anew(self, seen: Sequence[_Seen], newest: _Seen) -> bool:
         """Whether the Sentinels count from a lower epoch, because they were set up anew."""
@@ -169,7 +184,8 @@ class Primary:
         finally:
             await _drop(connection)
         fields = dict(zip(flat[::2], flat[1::2], strict=True))
-        return _Seen(int(fields[b"config-epoch"]), (host.decode(), int(port)))
+        is_failing_over = b"failover_in_progress" in fields.get(b"flags", b"")
+        return _Seen(int(fields[b"config-epoch"]), (host.decode(), int(port)), is_failing_over)
 
     async def _watch(self, maker: ConnectionMaker) -> None:
         while True:

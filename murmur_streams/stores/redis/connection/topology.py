@@ -12,7 +12,7 @@ from redis.asyncio import RedisCluster
 from murmur_streams.stores.redis.connection.cluster import Cluster
 from murmur_streams.stores.redis.connection.maker import AnyClient, ConnectionMaker
 from murmur_streams.stores.redis.connection.pools import Pools
-from murmur_streams.stores.redis.connection.sentinel import primary_of
+from murmur_streams.stores.redis.connection.sentinel import Primary, primary_of
 from murmur_streams.stores.timing import retry_pause_seconds
 
 
@@ -20,6 +20,11 @@ class Topology(Protocol):
     """The servers that take a store's writes."""
 
     is_cluster: bool
+
+    @property
+    def primary(self) -> Primary | None:
+        """Of a service that Sentinels monitor; None for other servers."""
+        ...
 
     @property
     def pools(self) -> Sequence[Pools]:
@@ -52,13 +57,14 @@ class OneServer:
     is_cluster = False
 
     def __init__(self, client: AnyClient, deadline_seconds: float) -> None:
-        self._primary = primary_of(client)
-        only = Pools(ConnectionMaker.of(client), deadline_seconds, primary=self._primary)
+        self.primary = primary_of(client)
+        """Of a service that Sentinels monitor; None for one address."""
+        only = Pools(ConnectionMaker.of(client), deadline_seconds, primary=self.primary)
         self._only = only
         self.pools: Sequence[Pools] = (only,)
         self._moved = asyncio.Event()
-        if self._primary is not None:
-            self._primary.when_moved = self._leave_old_primary
+        if self.primary is not None:
+            self.primary.when_moved = self._leave_old_primary
 
     def of(self, slot: int) -> Pools:
         """The same server for every slot."""
@@ -70,8 +76,8 @@ class OneServer:
 
     def watch(self) -> None:
         """Listen for failovers from now on."""
-        if self._primary is not None:
-            self._primary.watch()
+        if self.primary is not None:
+            self.primary.watch()
 
     async def pause_before_retry(self, attempt: int) -> None:
         """Wait as ``timing.pause_before_retry`` does, but not beyond a failover."""
@@ -81,8 +87,8 @@ class OneServer:
 
     async def close(self) -> None:
         """Close every connection; calls under way fail."""
-        if self._primary is not None:
-            await self._primary.close()
+        if self.primary is not None:
+            await self.primary.close()
         await self._only.close()
 
     async def _leave_old_primary(self) -> None:
