@@ -197,7 +197,7 @@ class Server:
     def replicas(self) -> Replicas:
         """This server's replicas, for calls that wait for them; called before the first use."""
         self.preparation.check.waits_for_replicas = True
-        return Replicas(self._commands, self.where, self.call_seconds, self._pools.primary)
+        return Replicas(self._pools, self.where, self.call_seconds)
 
     async def script(self, name: str, keys: list[str], args: list[str | int]) -> Answer:
         """Execute a script once; the caller judges the driver's errors."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 
 from redis.asyncio import Redis
 
@@ -30,6 +31,8 @@ class Pools:
             Connections(client, size=size, deadline_seconds=deadline_seconds, primary=self.primary)
             for size in (COMMAND_CONNECTIONS, BLOCKING_CONNECTIONS)
         )
+        self.when_moved: Callable[[], None] = lambda: None
+        """Called when no command goes to the old primary any more."""
         self._moved = asyncio.Event()
         if self.primary is not None:
             self.primary.when_moved = self._leave_old_primary
@@ -56,6 +59,7 @@ class Pools:
         # Calls under way would wait for a server that is gone or frozen, or that will lose what
         # it still takes.
         await self.commands.drop_all()
+        self.when_moved()
         await self.blocking.drop_all()
         self._moved.set()
         self._moved.clear()
