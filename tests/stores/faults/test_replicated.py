@@ -199,18 +199,19 @@ async def test_after_a_failover_the_new_replicas_count(
 
 
 async def test_a_store_that_moved_waits_for_no_old_replica(
-    replicas: Replicas, service: Service
+    replicas: Replicas, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Until the new primary was asked, one replica must confirm; it is asked at once."""
     service.when_moved()
     assert replicas.needed is None
     assert await needed(replicas) == 2
+    monkeypatch.setattr(replication, "LOOK_SECONDS", 3_600.0)
     watching = asyncio.create_task(replicas.watch())
     await asyncio.sleep(0)
     service.term, service.lags = 2, {3: 0, 4: 0, 5: 0}
     service.when_moved()
     assert replicas.needed == 1
-    await wait_until(lambda: replicas.needed == 3, "they are counted again", 0.5)
+    await wait_until(lambda: replicas.needed == 3, "they are counted again")
     watching.cancel()
 
 
