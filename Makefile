@@ -59,7 +59,7 @@ simulate: $(VENV)/.stamp-dev ## Run the engine in simulations, each made from a 
 	@$(BIN)/python -m tests.simulation $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SEED),--seed $(SEED))
 
 check: ## The one gate: format, lint, types, layers, simulations, other servers, all tests
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint simulate
+	@$(MAKE) --no-print-directory --jobs=2 lint simulate
 	@$(MAKE) --no-print-directory matrix
 	@$(MAKE) --no-print-directory test FULL=1 WORKERS=4
 

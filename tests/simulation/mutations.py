@@ -181,6 +181,11 @@ def idle_workers_do_not_look(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Signals, "queued", queued)
 
 
+def submissions_wake_no_worker(patch: pytest.MonkeyPatch) -> None:
+    """A run that is queued is found when an idle worker looks, seconds later."""
+    patch.setattr(Signals, "_wake", lambda self, target: None)
+
+
 MUTATIONS = (
     claims_are_not_checked,
     a_running_run_is_claimed_again,
@@ -197,6 +202,7 @@ MUTATIONS = (
     a_finish_overtakes_a_cancel,
     workers_send_no_heartbeats,
     idle_workers_do_not_look,
+    submissions_wake_no_worker,
 )
 
 

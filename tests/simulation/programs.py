@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -82,6 +82,8 @@ class Programs:
     """The runs of agents."""
     own_run_ids: list[str] = field(default_factory=list[str])
     """The runs of a program without workers."""
+    pauses: bool = False
+    """Whether an agent was paused."""
     tasks: list[asyncio.Task[None]] = field(default_factory=list[asyncio.Task[None]])
 
     def start(self, work: Coroutine[Any, Any, None], name: str) -> None:
@@ -108,6 +110,30 @@ class Programs:
                 await asyncio.sleep(TRY_AGAIN_SECONDS)
         if self.choice.random() < 0.5:
             await self._result(fleet, handle.run_id)
+
+    async def submit_twice(self, fleets: Sequence[Fleet], key: str) -> None:
+        """Submit the same request from two programs, with one idempotency key: it is one run."""
+        agent, count = self.choice.choice(AGENTS), self.choice.randint(1, 3)
+
+        async def submit(fleet: Fleet) -> str:
+            while True:
+                try:
+                    return (await fleet.submit(agent, count, idempotency_key=key)).run_id
+                except errors.StoreError:
+                    await asyncio.sleep(TRY_AGAIN_SECONDS)
+
+        first, second = await asyncio.gather(*(submit(fleet) for fleet in fleets))
+        self.run_ids.append(first)
+        if first != second:
+            self.simulation.findings.append(f"the key {key} made two runs: {first}, {second}")
+
+    async def pause(self, fleet: Fleet) -> None:
+        """Pause an agent for a while."""
+        agent = self.choice.choice(AGENTS)
+        self.pauses = True
+        await _insistent(fleet, lambda store: store.pause(agent))
+        await asyncio.sleep(self.choice.random() * 3)
+        await _insistent(fleet, lambda store: store.resume(agent))
 
     async def _result(self, fleet: Fleet, run_id: str) -> None:
         while True:
@@ -235,15 +261,17 @@ async def disturb(simulation: Simulation, crew: Crew, seconds: float) -> None:
             faults.slowest_seconds = choice.choice((0.002, 0.02, 0.1))
         elif what == "clock":
             simulation.clock_error_ms += choice.randint(-4_000, 4_000)
-        elif process is None or simulation.is_one_process:
+        elif process is None:
+            continue
+        elif what == "stop":
+            crew.stop(process)
+            crew.start()
+        elif simulation.is_one_process:
             continue
         elif what == "kill":
             crew.kill(process)
             crew.start()
-        elif what == "freeze":
-            simulation.freeze(process, choice.random() * 3 * crew.lease_seconds)
         else:
-            crew.stop(process)
-            crew.start()
+            simulation.freeze(process, choice.random() * 3 * crew.lease_seconds)
     faults.end()
     faults.slowest_seconds = 0.01

@@ -9,12 +9,16 @@ from typing import Any
 
 from murmur_streams import Fleet
 from murmur_streams.core.model import commands
+from murmur_streams.core.model.entries import EntryType
 from murmur_streams.core.model.states import RunState
 from murmur_streams.testing.checker import check
 from murmur_streams.testing.history import History, Outcome, StoredRun, stored_runs
 from murmur_streams.testing.simulation import Simulation, StuckError, simulate
 from tests.simulation.programs import PATIENCE_SECONDS, Crew, Programs, disturb
 
+SOON_MS, LATER_MS = 700, 2_500
+"""How long a start and a cancel may take without faults: where the workers are woken by memory, and
+where they look for what other processes wrote."""
 LEFT_BEHIND_SECONDS = 5.0
 """Longer than the longest handler that ignores its cancellation."""
 
@@ -54,6 +58,10 @@ async def engine(simulation: Simulation) -> None:
     if choice.random() < 0.4:
         programs.start(programs.write(choice.choice(fleets), "own-0"), "write own-0")
         programs.start(programs.read(choice.choice(fleets), "own-0"), "read own-0")
+    if choice.random() < 0.2:
+        programs.start(programs.submit_twice(fleets, "a-key"), "submit twice")
+    if choice.random() < 0.2:
+        programs.start(programs.pause(choice.choice(fleets)), "pause")
     feeding = asyncio.create_task(programs.read_feed(fleets[0]), name="feed")
     if is_calm:
         await asyncio.sleep(1)
@@ -64,7 +72,7 @@ async def engine(simulation: Simulation) -> None:
     await _settle(simulation, programs, fleets[0])
     feeding.cancel()
     await asyncio.gather(feeding, return_exceptions=True)
-    await _judge(simulation, programs, fleets[0], is_calm=is_calm)
+    await _judge(simulation, crew, programs, fleets[0], is_calm=is_calm)
     await _close(simulation, crew, fleets)
 
 
@@ -90,7 +98,7 @@ async def _settle(simulation: Simulation, programs: Programs, fleet: Fleet) -> N
 
 
 async def _judge(
-    simulation: Simulation, programs: Programs, fleet: Fleet, *, is_calm: bool
+    simulation: Simulation, crew: Crew, programs: Programs, fleet: Fleet, *, is_calm: bool
 ) -> None:
     store, history = await fleet.store(), simulation.history
     stored = await stored_runs(store, [*programs.run_ids, *programs.own_run_ids])
@@ -99,6 +107,9 @@ async def _judge(
     found += _cancels(history, stored)
     if is_calm:
         found += _lost_leases(stored)
+        has_room = crew.concurrency * crew.count >= len(programs.run_ids) and not programs.pauses
+        soon_ms = SOON_MS if simulation.is_one_process else LATER_MS
+        found += _late(stored, soon_ms, has_room=has_room)
     for run_id in stored:
         found += [f"{run_id}: audit: {text}" for text in (await store.audit(run_id)).problems]
     simulation.findings += found
@@ -126,6 +137,25 @@ def _lost_leases(stored: Mapping[str, StoredRun]) -> Iterator[str]:
         for entry in each.journal:
             if entry.fields.get("reason") == "lease_expired":
                 yield f"{run_id}: its lease ran out, and nothing was at fault"
+
+
+def _late(stored: Mapping[str, StoredRun], soon_ms: int, *, has_room: bool) -> Iterator[str]:
+    """Without faults, a cancel is obeyed soon, and a run starts soon if a slot is free for it."""
+    for run_id, each in stored.items():
+        waits_since: int | None = None
+        requested: int | None = None
+        for entry in each.journal:
+            state = entry.fields.get("state")
+            if entry.type == EntryType.CREATED and has_room and "due" not in entry.fields:
+                waits_since = entry.ms
+            elif entry.type == EntryType.CANCEL_REQUESTED:
+                requested = entry.ms
+            elif state == RunState.RUNNING and waits_since is not None:
+                if entry.ms - waits_since > soon_ms:
+                    yield f"{run_id}: it started after {entry.ms - waits_since} ms"
+                waits_since = None
+            elif state == RunState.CANCELLED and requested and entry.ms - requested > soon_ms:
+                yield f"{run_id}: its cancel took {entry.ms - requested} ms"
 
 
 async def _close(simulation: Simulation, crew: Crew, fleets: list[Fleet]) -> None:

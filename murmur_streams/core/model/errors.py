@@ -204,7 +204,8 @@ class CursorGapError(CursorError):
 class CursorResetError(CursorError):
     """The cursor is of another run, an earlier life of the id, or beyond the end.
 
-    If the server lost writes, ``resume_cursor`` is the last entry before the cursor that is there.
+    If the server lost writes, ``resume_cursor`` is an entry that the reader has surely seen, if
+    there is one: ten seconds before the cursor.
     """
 
 

@@ -86,12 +86,11 @@ class NumberedCalls:
             call.n = n
         self.n = len(self.in_flight)
 
-    def form(self, waiting: WaitingRuns, now_ms: int, now: float) -> NumberedCall:
+    def form(self, waiting: WaitingRuns, now: float) -> NumberedCall:
         """Form the next call of what waits; it is in flight from then on.
 
         Args:
             waiting: what it is taken from.
-            now_ms: the clock of the store, for the ids of entries.
             now: the loop's clock.
         """
         if not self.in_flight and now - self.last_used > PRODUCER_SECONDS:
@@ -103,7 +102,7 @@ class NumberedCalls:
         groups = waiting.take()
         weight -= waiting.weight
         self._last_weights = (self._last_weights[1], weight)
-        call = NumberedCall(self.n, groups, now_ms, weight)
+        call = NumberedCall(self.n, groups, 0, weight)
         self.in_flight.append(call)
         self._note_change()
         return call

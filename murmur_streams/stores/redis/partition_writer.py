@@ -126,10 +126,13 @@ class PartitionWriter:
 
     def _send_first(self) -> None:
         """Send what has waited longest."""
-        clocks = self._clock(), asyncio.get_running_loop().time()
-        self._send(self._calls.form(self._waiting, *clocks))
+        self._send(self._calls.form(self._waiting, asyncio.get_running_loop().time()))
 
     def _send(self, call: NumberedCall) -> None:
+        # Each try has a time of its own. With the time of the first try, a repeat on another
+        # primary could give its entries the ids of entries that a failover has taken away, and a
+        # reader of those would go on as if it had seen these.
+        call.now_ms = self._clock()
         on_reply = functools.partial(self._on_reply, call)
         call.reply = self._lane.call(*self._command(call), notify=on_reply)
 
@@ -230,7 +233,7 @@ class PartitionWriter:
         on until time is over, and its outcome is then reported as unknown and not as refused.
         """
         loop = asyncio.get_running_loop()
-        give_up, attempt = call.since + self._server.retry_seconds, 0
+        give_up, attempt = call.since + self._server.retry_seconds, -1
         while True:
             error = await self._error_of(call)
             if error is None:
@@ -241,8 +244,10 @@ class PartitionWriter:
             logger.debug("a write failed, trying again with its number: %r", reason)
             try:
                 if not isinstance(error, NotExecutedError) and call.mode == mode:
+                    # A primary that waited for its replicas is there: no longer pause is needed.
+                    has_waited = isinstance(error, failures.TooFewReplicasError)
+                    attempt = 0 if has_waited else attempt + 1
                     await self._prepare_retry(error, attempt)
-                    attempt += 1
             except Exception as again:  # noqa: BLE001  # judged at the top of the loop
                 call.reply = loop.create_future()
                 call.reply.set_exception(again)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from typing import Literal
@@ -13,7 +14,7 @@ from murmur_streams.core.model.errors import InvalidInputError
 from murmur_streams.stores.redis.connection import checks, failures
 from murmur_streams.stores.redis.connection.connections import Connections, Reply
 from murmur_streams.stores.redis.connection.lane import Lane
-from murmur_streams.stores.redis.connection.sentinel import Primary
+from murmur_streams.stores.redis.connection.topology import Topology
 
 logger = logging.getLogger("murmur_streams.redis")
 
@@ -40,22 +41,18 @@ class Replicas:
 
     Args:
         connections: to the primary.
+        topology: says of a service that Sentinels monitor which server is the primary.
         where: its address, without a password.
         deadline_seconds: how long a lane waits for a reply. Two calls are on their way at once, and
             both must wait within it.
-        primary: of a service that Sentinels monitor; None for one address.
     """
 
     def __init__(
-        self,
-        connections: Connections,
-        where: str,
-        deadline_seconds: float,
-        primary: Primary | None = None,
+        self, connections: Connections, topology: Topology, where: str, deadline_seconds: float
     ) -> None:
-        self._connections = connections
+        self._connections, self._primary = connections, topology.primary
+        topology.when_moved = self.forget
         self._where = where
-        self._primary = primary
         self.confirm_ms = round(1_000 * min(CONFIRM_SECONDS, deadline_seconds / 4))
         self.needed: int | None = None
         """All that count, and at least one; None while the store does not know them."""
@@ -63,15 +60,30 @@ class Replicas:
         """The replicas that count, and when each has confirmed something, by the loop's clock."""
         self._counted_in: int | None = None
         """The term of the primary that they belong to."""
+        self._has_moved = asyncio.Event()
+
+    def forget(self) -> None:
+        """The store has left the old primary: count the replicas of the new one at once.
+
+        Until then one must confirm, as if none of them followed the new primary yet. With the
+        number of the old primary a write would wait for the one that was promoted, in vain.
+        """
+        if self.needed is not None:
+            self.needed = 1
+        self._has_moved.set()
 
     async def watch(self) -> None:
         """Count them again and again, until cancelled."""
         while True:
+            self._has_moved.clear()
             try:
                 await self.count()
             except (RedisError, OSError, failures.NeverSentError) as error:
                 logger.debug("the replicas of %s are not known: %r", self._where, error)
-            await asyncio.sleep(LOOK_SECONDS if self.needed is not None else FIRST_LOOK_SECONDS)
+            seconds = LOOK_SECONDS if self.needed is not None else FIRST_LOOK_SECONDS
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._has_moved.wait()
 
     async def count(self) -> None:
         """Ask the primary for its replicas."""

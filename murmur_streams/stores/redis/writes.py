@@ -87,6 +87,7 @@ class NumberedCall:
     n: int
     groups: list[CommandGroup]
     now_ms: int
+    """The store's clock when it was last sent, for the ids of its entries."""
     weight: int
     reply: asyncio.Future[Reply] | None = None
     """The reply to the last try."""

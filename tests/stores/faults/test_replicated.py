@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -114,9 +114,11 @@ def test_replicas_that_have_no_data_yet_are_not_listed() -> None:
 
 
 class Service:
-    """A primary and its replicas as they seem to be; a Primary and Connections at once."""
+    """A primary and its replicas as they seem to be; Pools, a Primary and Connections at once."""
 
     def __init__(self) -> None:
+        self.commands = self.primary = self
+        self.when_moved: Callable[[], None] = lambda: None
         self.term = 1
         self.agrees = True
         self.asked = 0
@@ -143,7 +145,7 @@ def service() -> Service:
 @pytest.fixture
 def replicas(service: Service) -> Replicas:
     given: Any = service
-    return Replicas(given, "host", 1.0, given)
+    return Replicas(given, "host", 1.0)
 
 
 async def needed(replicas: Replicas) -> int | None:
@@ -194,6 +196,23 @@ async def test_after_a_failover_the_new_replicas_count(
     service.term, service.lags = 2, {3: 0}
     assert await needed(replicas) == 1
     assert service.asked == asked
+
+
+async def test_a_store_that_moved_waits_for_no_old_replica(
+    replicas: Replicas, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until the new primary was asked, one replica must confirm; it is asked at once."""
+    service.when_moved()
+    assert replicas.needed is None
+    assert await needed(replicas) == 2
+    monkeypatch.setattr(replication, "LOOK_SECONDS", 3_600.0)
+    watching = asyncio.create_task(replicas.watch())
+    await asyncio.sleep(0)
+    service.term, service.lags = 2, {3: 0, 4: 0, 5: 0}
+    service.when_moved()
+    assert replicas.needed == 1
+    await wait_until(lambda: replicas.needed == 3, "they are counted again")
+    watching.cancel()
 
 
 async def test_the_first_count_needs_most_sentinels(replicas: Replicas, service: Service) -> None:

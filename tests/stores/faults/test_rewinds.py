@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -10,6 +11,7 @@ import pytest
 from redis.asyncio import Redis
 
 from murmur_streams.core.model.errors import (
+    CursorResetError,
     RunNotFoundError,
     StoreRewoundError,
     WrongExpectedVersionError,
@@ -21,10 +23,14 @@ from murmur_streams.interop import murmur_runtime
 from murmur_streams.stores.redis.numbered_calls import REMEMBERED_RUNS
 from murmur_streams.stores.redis.rewinds import CONTINUING_COMMANDS
 from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.stores.timing import wall_clock_ms
+from murmur_streams.testing.faults import Fault, FaultProxy, calls, once
+from murmur_streams.testing.feeds import first_of_feed
 from tests.stores.faults.conftest import StoreMaker
-from tests.stores.faults.events import names_in_journal, note
+from tests.stores.faults.events import names_in_journal, names_in_stream, note
 from tests.stores.faults.refusals import refusal
 from tests.stores.faults.rewinding import Moment, moment_of
+from tests.stores.faults.waiting import wait_for_subscribers
 
 WRITERS = 50
 
@@ -268,6 +274,101 @@ async def test_each_loss_raises_once(straight: RedisRunStore, go_back: Keep) -> 
             await straight.append("run", note("run", "next"))
         assert await straight.append("run", note("run", "next")) == version
     assert straight.rewinds == 2
+
+
+async def test_a_reader_resumes_after_what_it_surely_saw(
+    straight: RedisRunStore, server: EmbeddedServer, make_store: StoreMaker, go_back: Keep
+) -> None:
+    """The error of a stream, and of the feed, names the last entry that is old enough."""
+
+    def a_minute_later() -> RedisRunStore:
+        return make_store(server.url, clock=lambda: wall_clock_ms() + 60_000)
+
+    await straight.create("run", "work")
+    await straight.append("run", note("run", "seen"))
+    moment = await go_back()
+    await a_minute_later().append("run", note("run", "lost"))
+    journal = [entry async for entry in straight.journal("run")]
+    feed = await first_of_feed(straight, 3)
+    await moment.come_back()
+    await a_minute_later().append("run", note("run", "another"))
+    with pytest.raises(CursorResetError) as caught:
+        await anext(straight.stream("run", after=journal[-1].cursor))
+    assert caught.value.resume_cursor == journal[-2].cursor
+    after = await anext(straight.stream("run", after=caught.value.resume_cursor))
+    assert after.name == "another"
+    with pytest.raises(CursorResetError) as caught:
+        await first_of_feed(straight, 1, after=feed[-1].cursor)
+    assert caught.value.resume_cursor == feed[-2].cursor
+    (entry,) = await first_of_feed(straight, 1, after=caught.value.resume_cursor)
+    assert entry.entry.fields["name"] == "another"
+
+
+async def test_what_was_written_since_is_not_taken_for_seen(
+    straight: RedisRunStore, server: EmbeddedServer, make_store: StoreMaker, go_back: Keep
+) -> None:
+    """An entry whose time is just before the cursor's may be another than the one before it."""
+    await straight.create("run", "work")
+    moment = await go_back()
+    await straight.append("run", note("run", "lost"))
+    await straight.append("run", note("run", "lost, too"))
+    journal = [entry async for entry in straight.journal("run")]
+    await moment.come_back()
+    await make_store(server.url, clock=lambda: 0).append("run", note("run", "another"))
+    with pytest.raises(CursorResetError) as caught:
+        await anext(straight.stream("run", after=journal[-1].cursor))
+    assert caught.value.resume_cursor is None
+
+
+@pytest.mark.parametrize("others", [0, 20], ids=["by journals", "by the feed"])
+async def test_a_reader_notices_an_entry_with_the_same_id(
+    others: int,
+    store: RedisRunStore,
+    proxy: FaultProxy,
+    server: EmbeddedServer,
+    make_store: StoreMaker,
+    go_back: Keep,
+    admin: Redis,
+) -> None:
+    """Its time and number are those of the entry that is lost: its content is not."""
+    clock_ms = wall_clock_ms() + 60_000
+
+    async def write(name: str) -> None:
+        await make_store(server.url, clock=lambda: clock_ms).append("run", note("run", name))
+
+    runs = ["run", *(f"other-{number}" for number in range(others))]
+    for run_id in runs:
+        await store.create(run_id, "work")
+    await write("there")
+    readers = [asyncio.create_task(names_in_stream(store, run_id)) for run_id in runs]
+    await wait_for_subscribers(store, admin, len(runs))
+    moment = await go_back()
+    seen = store.stream("run")
+    await write("lost")
+    assert [(await anext(seen)).name for _ in range(2)] == ["there", "lost"]
+    await moment.come_back()
+    await write("another")
+    proxy.cut_all()
+    for reader in (readers[0], anext(seen)):
+        with pytest.raises(CursorResetError):
+            await reader
+    for run_id in runs[1:]:
+        await make_store(server.url).finish(run_id, RunState.COMPLETED)
+    assert await asyncio.gather(*readers[1:]) == [[]] * others
+
+
+async def test_a_repeat_has_a_time_of_its_own(
+    proxy: FaultProxy, make_store: StoreMaker, straight: RedisRunStore
+) -> None:
+    """With the time of its first try, its entry could have the id of one that is lost."""
+    await straight.create("run", "work")
+    started = wall_clock_ms() + 60_000
+    clock = itertools.count(started, 1_000)
+    store = make_store(proxy.url, clock=lambda: next(clock))
+    proxy.plan = once(Fault.DROP_REQUEST, calls("append"))
+    await store.append("run", note("run", "a"))
+    (_, entry) = [entry async for entry in straight.journal("run")]
+    assert (entry.ms, next(clock)) == (started + 1_000, started + 2_000)
 
 
 async def test_the_dropin_goes_on_by_itself(straight: RedisRunStore, go_back: Keep) -> None:

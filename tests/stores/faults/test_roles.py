@@ -346,6 +346,9 @@ older records."""
 async def test_a_reader_writes_nothing(cast_of: Cast, make_store: StoreMaker) -> None:
     """Neither at its start nor while it reads; its own calls that write are refused unsent."""
     make = functools.partial(make_store, key_prefix=PREFIX, call_seconds=5)
+    writer = make(cast_of.url(Role.READER))
+    assert "MURMUR_READ_ONLY=1" in await refusal(opening(writer), StoreConfigurationError)
+    await cast_of.admin.acl_log_reset()
     reader = make(cast_of.url(Role.READER), read_only=True)
     text = await refusal(opening(reader), StoreUnavailableError)
     assert PREFIX in text

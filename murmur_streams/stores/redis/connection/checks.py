@@ -75,6 +75,7 @@ REPLICATED_PROBES: tuple[str, ...] = ("WAIT 0 1", "INFO replication")
 """Commands that only stores call whose writes wait for replicas."""
 _GRANTS = {"evalsha": "+evalsha +script|load (from 7.0 on better: +fcall +function|load)"}
 """How a right is granted whose name alone does not suffice."""
+_ONLY_READS = "; or open the store with read_only=True (MURMUR_READ_ONLY=1), if it only reads"
 LOOK_SECONDS = 60.0
 """The longest time between two looks at a server."""
 _EXACT_SECONDS = 1.0
@@ -244,7 +245,8 @@ async def check_permissions(
     if len(refused) == len(probes):
         raise clear_error(next(iter(refused.values())), where)
     grants = [_GRANTS.get(name, f"+{name}") for name in sorted(refused)]
+    may_read = {"hset", "set", "xadd"} <= refused.keys() and not {"hget", "xread"} & refused.keys()
     raise StoreConfigurationError(
         f"{where} does not permit this user what the store needs: grant {' '.join(grants)} "
-        f"on ~{key.split(':{', 1)[0]}:*"
+        f"on ~{key.split(':{', 1)[0]}:*{_ONLY_READS if may_read else ''}"
     )

@@ -7,7 +7,7 @@ import bisect
 import contextlib
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -57,6 +57,7 @@ class Cluster:
         self._first: list[Address] = [
             (str(node.host), int(node.port)) for node in given.nodes_manager.startup_nodes.values()
         ]
+        self.when_moved: Callable[[], None] = lambda: None
         self._deadline_seconds = deadline_seconds
         self._ranges: list[SlotRange] = []
         self._known: dict[Address, Pools] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from redis.asyncio import RedisCluster
@@ -20,6 +20,8 @@ class Topology(Protocol):
     """The servers that take a store's writes."""
 
     is_cluster: bool
+    when_moved: Callable[[], None]
+    """Called when no command goes to the old primary of a service any more."""
 
     @property
     def primary(self) -> Primary | None:
@@ -62,6 +64,7 @@ class OneServer:
         only = Pools(ConnectionMaker.of(client), deadline_seconds, primary=self.primary)
         self._only = only
         self.pools: Sequence[Pools] = (only,)
+        self.when_moved: Callable[[], None] = lambda: None
         self._moved = asyncio.Event()
         if self.primary is not None:
             self.primary.when_moved = self._leave_old_primary
@@ -94,7 +97,9 @@ class OneServer:
     async def _leave_old_primary(self) -> None:
         # Calls under way would wait for a server that is gone or frozen, or that will lose what
         # it still takes.
-        await self._only.drop_all()
+        await self._only.commands.drop_all()
+        self.when_moved()
+        await self._only.blocking.drop_all()
         self._moved.set()
         self._moved.clear()
 

@@ -20,6 +20,7 @@ from murmur_streams.core.model.feed import (
 )
 from murmur_streams.stores.own_tasks import end_tasks, is_cancelled, start_task
 from murmur_streams.stores.redis.live import sources
+from murmur_streams.stores.redis.live.seen import surely_before
 from murmur_streams.stores.redis.replies import pairs, text
 from murmur_streams.stores.redis.retries import Retries
 from murmur_streams.stores.redis.server import Server
@@ -155,16 +156,13 @@ class FeedReader:
             try:
                 self._cursor.check(partition, found=bool(found), **ends)
             except CursorResetError as reset:
-                reset.resume_cursor = await self._last_seen(partition) or reset.resume_cursor
+                reset.resume_cursor = await self._surely_seen(partition) or reset.resume_cursor
                 raise
 
-    async def _last_seen(self, partition: int) -> str | None:
-        """The cursor at the last entry before this one that the feed still has; None without one.
-
-        Entries that were written after a rewind are later than the cursor, by their time.
-        """
+    async def _surely_seen(self, partition: int) -> str | None:
+        """The cursor at the last entry of the feed that the reader has seen, by its time."""
         ms, n = self._cursor.positions[partition]
-        before = ("XREVRANGE", self._feeds[partition], f"({ms}-{n}", "-", "COUNT", 1)
+        before = ("XREVRANGE", self._feeds[partition], surely_before(ms), "-", "COUNT", 1)
         last = _position_of(await self._server.read(*before))
         if last is None or last[1] >= n:
             return None

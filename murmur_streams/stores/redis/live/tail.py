@@ -22,6 +22,7 @@ from murmur_streams.core.rules.reading import Reading
 from murmur_streams.stores.redis.durations import Durations
 from murmur_streams.stores.redis.live.hub import Live
 from murmur_streams.stores.redis.live.reader_ends import seal_of
+from murmur_streams.stores.redis.live.seen import LastSeen, surely_before
 from murmur_streams.stores.redis.live.shared_reads import SharedReads
 from murmur_streams.stores.redis.live.sources import Followed
 from murmur_streams.stores.redis.live.views import Raw, entries_of, events_of
@@ -102,6 +103,7 @@ class RedisTail:
         "_hole_at",
         "_is_live",
         "_is_replaying",
+        "_last",
         "_missed",
         "_run",
         "_tails",
@@ -119,6 +121,7 @@ class RedisTail:
         self._missed: tuple[int, int] = (0, 0)
         self._is_replaying = True
         self._hole_at: int | None = None
+        self._last = LastSeen()
         self._expects_closing = True
 
     async def __aenter__(self) -> Self:
@@ -145,6 +148,12 @@ class RedisTail:
 
     async def fetch(self) -> list[Raw]:
         """Fetch a page of the journal, or what the live source has; wait when it has nothing."""
+        raws = await self._fetch()
+        if raws:
+            self._last.note(raws[-1])
+        return raws
+
+    async def _fetch(self) -> list[Raw]:
         run, reading = self._run, self.reading
         if run is None or self._is_replaying:
             return await self._read_page()
@@ -201,11 +210,13 @@ class RedisTail:
         if after is not None:
             found, oldest = around
             before = _before(oldest, epoch)
+            # After a failover, another entry may have the same time and number.
+            is_same = bool(found) and not self._last.was_replaced_by(found[0])
             try:
-                after.check(epoch=epoch, version=version, found=bool(found), oldest=before)
+                after.check(epoch=epoch, version=version, found=is_same, oldest=before)
             except CursorResetError as reset:
                 if after.epoch == epoch:
-                    reset.resume_cursor = await self._last_seen(after)
+                    reset.resume_cursor = await self._surely_seen(after)
                 raise
         seal, has_ended = fields[3], text(fields[2]) in TERMINAL_STATES
         self.reading.learn(
@@ -213,12 +224,9 @@ class RedisTail:
         )
         return text(newest[0][0])
 
-    async def _last_seen(self, cursor: Cursor) -> str | None:
-        """The last entry before a cursor that the journal still has; None without one.
-
-        Entries that were written after a rewind are later than the cursor, by their time.
-        """
-        before = ("XREVRANGE", self._journal, f"({cursor.entry_id}", "-", "COUNT", 1)
+    async def _surely_seen(self, cursor: Cursor) -> str | None:
+        """The last entry of the journal that a reader with this cursor has seen, by its time."""
+        before = ("XREVRANGE", self._journal, surely_before(cursor.ms), "-", "COUNT", 1)
         for raw in await self._tails.server.read(*before):
             ms, seq = read_id(raw[0])
             if seq < cursor.seq:
