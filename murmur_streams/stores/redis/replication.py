@@ -24,7 +24,7 @@ CONFIRM_SECONDS = 1.0
 LOOK_SECONDS = 1.0
 """How often the primary is asked for its replicas."""
 FIRST_LOOK_SECONDS = 0.1
-"""The same until the first answer counts."""
+"""The same until the replicas of this primary are known."""
 LASTING_SECONDS = 5.0
 """A replica that has confirmed nothing for so long, or has been away, is not waited for: when the
 primary fails, Sentinel promotes one that has more. The news of a failover are faster."""
@@ -65,11 +65,10 @@ class Replicas:
     def forget(self) -> None:
         """The store has left the old primary: count the replicas of the new one at once.
 
-        Until then one must confirm, as if none of them followed the new primary yet. With the
-        number of the old primary a write would wait for the one that was promoted, in vain.
+        No write is acknowledged until most Sentinels name the new primary: with another failover
+        right behind, the news of this one may be old already.
         """
-        if self.needed is not None:
-            self.needed = 1
+        self.needed = None
         self._has_moved.set()
 
     async def watch(self) -> None:
@@ -92,19 +91,20 @@ class Replicas:
         if term != self._term():
             return
         now = asyncio.get_running_loop().time()
-        is_first, is_new = self.needed is None, term != self._counted_in
-        known = {} if is_new else self._confirmed_at
-        known |= {name: now - lag for name, lag in online_replicas(info).items()}
-        gone = [name for name, at in known.items() if now - at > LASTING_SECONDS]
-        # After a failover that the store knows of, its replicas are these.
-        may_leave = is_new and not is_first
-        if (gone or is_first) and not may_leave:
-            may_leave = self._primary is None or await self._primary.is_agreed()
-            if term != self._term() or (is_first and not may_leave):
+        known = self._confirmed_at | {
+            name: now - lag for name, lag in online_replicas(info).items()
+        }
+        if term != self._counted_in and self._primary is not None:
+            # One of them is the primary now.
+            known.pop(self._primary.name, None)
+        gone = {name for name, at in known.items() if now - at > LASTING_SECONDS}
+        if (gone or term != self._counted_in) and self._primary is not None:
+            is_agreed = await self._primary.is_agreed()
+            if term != self._term() or (term != self._counted_in and not is_agreed):
                 return
-        if may_leave:
-            known = {name: at for name, at in known.items() if name not in gone}
-        self._confirmed_at, self._counted_in, self.needed = known, term, max(1, len(known))
+            gone = gone if is_agreed else set[str]()
+        self._confirmed_at = {name: at for name, at in known.items() if name not in gone}
+        self._counted_in, self.needed = term, max(1, len(self._confirmed_at))
 
     def _term(self) -> int:
         return 0 if self._primary is None else self._primary.term

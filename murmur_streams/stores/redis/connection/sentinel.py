@@ -87,6 +87,11 @@ class Primary:
         """The configuration epoch of the present primary: each failover has a higher one."""
         return self._epoch
 
+    @property
+    def name(self) -> str:
+        """The address of the present primary, as INFO names a replica."""
+        return "" if self._address is None else f"{self._address[0]}:{self._address[1]}"
+
     async def is_agreed(self) -> bool:
         """Whether most Sentinels, asked now, name the present primary, and none replaces it."""
         self._is_agreed = False
