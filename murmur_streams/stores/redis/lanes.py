@@ -70,9 +70,7 @@ class Lanes:
         found = self._replicas.get(node)
         if found is None:
             server = self._server
-            found = Replicas(
-                node.commands, node.where, server.call_seconds, server.topology.primary
-            )
+            found = Replicas(node.commands, server.topology, node.where, server.call_seconds)
             self._replicas[node] = found
             if self._is_started:
                 self._counting.append(start_task(found.watch(), "count the replicas"))

@@ -145,7 +145,7 @@ def service() -> Service:
 @pytest.fixture
 def replicas(service: Service) -> Replicas:
     given: Any = service
-    return Replicas(given, "host", 1.0)
+    return Replicas(given, given, "host", 1.0)
 
 
 async def needed(replicas: Replicas) -> int | None:
