@@ -40,8 +40,9 @@ _CALLING = {
     Way.SCRIPTS: {"evalsha", "script|exists", "script|load"},
 }
 _LOOKS = frozenset({"info", "role"})
-"""What every store asks, and works without: INFO for its warnings, ROLE after a failover. A cluster
-needs further commands, and channels."""
+"""What every store asks, and works without: INFO for its warnings, ROLE after a failover."""
+_CHANNELS: tuple[str, ...] = ()
+"""Patterns of the channels that a store uses at the servers: without a cluster none."""
 _AROUND = "acl|whoami command dbsize memory|usage object|encoding scan type xlen"
 """What an operator calls by hand, besides the commands of the store."""
 _AT_SENTINELS = "ping sentinel|get-master-addr-by-name sentinel|master subscribe"
@@ -102,7 +103,7 @@ def rights_of(
         granted |= {"select"}
     # Servers before 7.0 know no right to a key that is for reading alone.
     form = "%R~" if role is Role.READER and way is not Way.SCRIPTS else "~"
-    return Rights((f"{form}{Keys(prefix).prefix}:*",), (), tuple(sorted(granted)))
+    return Rights((f"{form}{Keys(prefix).prefix}:*",), _CHANNELS, tuple(sorted(granted)))
 
 
 def rights_at_sentinels() -> Rights:

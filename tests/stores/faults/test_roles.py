@@ -35,6 +35,7 @@ from tests.stores.faults.conftest import StoreMaker
 from tests.stores.faults.events import names_in_stream, note
 from tests.stores.faults.refusals import SECRET, opening, refusal
 from tests.stores.faults.servers import has_functions
+from tests.stores.faults.waiting import wait_for_subscribers
 
 PREFIX = "shop:runs"
 DENIED = (
@@ -195,6 +196,19 @@ async def all_reads(store: RedisRunStore) -> None:
     await store.ping()
 
 
+async def follows_two(reader: RedisRunStore, api: RedisRunStore, admin: Redis) -> None:
+    """Follow a run while the read for another one blocks: no write wakes that read."""
+    reading: list[asyncio.Task[list[str | None]]] = []
+    for run_id in ("one", "two"):
+        await api.create(run_id, "own")
+        reading.append(asyncio.create_task(names_in_stream(reader, run_id)))
+        await wait_for_subscribers(reader, admin, len(reading))
+    for run_id in ("two", "one"):
+        await api.append(run_id, note(run_id, run_id))
+        await api.finish(run_id, RunState.COMPLETED)
+    assert await asyncio.gather(*reading) == [["one"], ["two"]]
+
+
 async def all_of_an_operator(store: RedisRunStore, client: Redis) -> None:
     """All that the command line does with the runs, and a look around by hand."""
     await all_reads(store)
@@ -225,6 +239,7 @@ async def test_each_role_can_do_all_that_it_should(cast_of: Cast, make_store: St
     await in_store(make(cast_of.url(Role.API)))
     reader = make(cast_of.url(Role.READER), read_only=True)
     await all_reads(reader)
+    await follows_two(reader, make(cast_of.url(Role.API)), cast_of.admin)
     await reader.close()
     async with cast_of.client(Role.OPERATOR) as client:
         await all_of_an_operator(make(cast_of.url(Role.OPERATOR)), client)
