@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -77,12 +77,15 @@ class Feeds:
 
     async def close(self) -> None:
         """Wake every reader with StoreClosedError."""
-        blocked = [reader.close() for reader in self._readers]
-        await end_tasks([task for task in blocked if task is not None])
+        await end_tasks([task for reader in self._readers for task in reader.close()])
 
 
 class FeedReader:
-    """One reader of all partitions' feeds, on one blocking connection."""
+    """One reader of all partitions' feeds.
+
+    One read blocks on all of them, on a cluster one read on each: a read takes keys of one slot
+    alone. So a node that is gone does not stop the entries of the others.
+    """
 
     def __init__(self, server: Server, wanted: FeedFilter) -> None:
         self._server = server
@@ -90,13 +93,18 @@ class FeedReader:
         self._feeds = [server.keys.feed(p) for p in server.keys.all_partitions]
         self._cursor = FeedCursor((START,) * len(self._feeds))
         self._epochs: dict[str, str] = {}
-        self._blocked: asyncio.Task[Any] | None = None
+        everything = tuple(server.keys.all_partitions)
+        self._groups = [(each,) for each in everything] if server.is_cluster else [everything]
+        """The partitions that one read blocks on."""
+        self._waits: dict[tuple[int, ...], asyncio.Task[list[_Row]]] = {}
+        """The waits for entries, where there are several groups."""
+        self._blocked: set[asyncio.Task[Any]] = set()
         self._closed = False
 
-    def close(self) -> asyncio.Task[Any] | None:
-        """Make it end with StoreClosedError; the caller must cancel the read that is returned."""
+    def close(self) -> set[asyncio.Task[Any]]:
+        """Make it end with StoreClosedError; the caller must cancel the reads that are returned."""
         self._closed = True
-        return self._blocked
+        return {*self._blocked}
 
     async def read(self, after: str | None) -> AsyncGenerator[FeedEntry]:
         """Yield the entries after the cursor, then those that come."""
@@ -104,8 +112,16 @@ class FeedReader:
             await self._start()
         else:
             await self.check(after)
+        try:
+            async with aclosing(self._entries()) as entries:
+                async for entry in entries:
+                    yield entry
+        finally:
+            await end_tasks(self._waits.values())
+
+    async def _entries(self) -> AsyncGenerator[FeedEntry]:
         while True:
-            rows = await self._rows()
+            rows = await self._next_rows()
             if len(self._epochs) > MOST_EPOCHS:
                 # Those that are needed again are read again.
                 self._epochs.clear()
@@ -122,7 +138,7 @@ class FeedReader:
     async def check(self, after: str) -> None:
         """Move to the cursor, or raise when the feed does not have its position any more."""
         self._cursor = FeedCursor.parse(after, len(self._feeds))
-        await self._check()
+        await self._check(self._server.keys.all_partitions)
 
     async def _start(self) -> None:
         """Move before the oldest entries, so that a later trim is noticed."""
@@ -139,19 +155,20 @@ class FeedReader:
             return self._cursor.after(row.partition, row.position)
         except CursorResetError:
             # The feed went back: it is read to find a cursor from which a reader can continue.
-            await self._check()
+            await self._check([row.partition])
             raise
 
-    async def _check(self) -> None:
+    async def _check(self, partitions: Sequence[int]) -> None:
         """Raise when a feed does not have the entry of the cursor any more."""
         commands: list[tuple[object, ...]] = []
-        for feed, (ms, n) in zip(self._feeds, self._cursor.positions, strict=True):
+        for partition in partitions:
+            feed, (ms, n) = self._feeds[partition], self._cursor.positions[partition]
             commands.append(("XRANGE", feed, f"{ms}-{n}", f"{ms}-{n}"))
             commands.append(("XRANGE", feed, "-", "+", "COUNT", 1))
             commands.append(("XREVRANGE", feed, "+", "-", "COUNT", 1))
         replies = await self._server.read_all(*commands)
-        for partition in range(len(self._feeds)):
-            found, oldest, newest = replies[3 * partition : 3 * partition + 3]
+        for at, partition in enumerate(partitions):
+            found, oldest, newest = replies[3 * at : 3 * at + 3]
             ends = {"oldest": _position_of(oldest), "newest": _position_of(newest)}
             try:
                 self._cursor.check(partition, found=bool(found), **ends)
@@ -168,33 +185,46 @@ class FeedReader:
             return None
         return str(self._cursor.moved(partition, last))
 
-    async def _rows(self) -> list[_Row]:
+    async def _next_rows(self) -> list[_Row]:
+        """Wait for entries of any partition."""
+        if len(self._groups) == 1:
+            return await self._rows(self._groups[0])
+        for group in self._groups:
+            if group not in self._waits:
+                self._waits[group] = start_task(self._rows(group), "feed of a partition")
+        await asyncio.wait(self._waits.values(), return_when=asyncio.FIRST_COMPLETED)
+        group = next(group for group, wait in self._waits.items() if wait.done())
+        return self._waits.pop(group).result()
+
+    async def _rows(self, group: tuple[int, ...]) -> list[_Row]:
         """Wait for entries; after each lost connection the cursor is checked."""
         retries = Retries(self._server, _WHILE_READ)
         while True:
             try:
-                reply = await self._block()
+                reply = await self._block(group)
             except Exception as error:  # noqa: BLE001  # every error of the driver is judged here
                 failure = error
             else:
                 if reply:
                     return [row for feed, raws in reply for row in self._rows_of(feed, raws)]
                 # A feed that was deleted or rewound does not end a blocking read.
-                await self._check()
+                await self._check(group)
                 retries.restart()
                 continue
             await retries.after(failure)
-            await self._check()
+            await self._check(group)
 
-    async def _block(self) -> Any:
+    async def _block(self, group: tuple[int, ...]) -> Any:
         if self._closed:
             raise StoreClosedError(_CLOSED)
-        positions = (f"{ms}-{n}" for ms, n in self._cursor.positions)
-        after = dict(zip(self._feeds, positions, strict=True))
+        positions = self._cursor.positions
+        after = {self._feeds[each]: "{}-{}".format(*positions[each]) for each in group}
         reading = self._server.read_streams(after, sources.FEED_PAGE, sources.BLOCK_SECONDS)
-        self._blocked = start_task(reading, "feed")
+        blocked = start_task(reading, "feed")
+        self._blocked.add(blocked)
+        blocked.add_done_callback(self._blocked.discard)
         try:
-            return await self._blocked
+            return await blocked
         except asyncio.CancelledError:
             if self._closed and not is_cancelled():
                 raise StoreClosedError(_CLOSED) from None
