@@ -47,6 +47,11 @@ class Claims:
         """Partition -> when its next delayed run is due, by the loop's clock."""
         self._unserved: dict[int, set[str]] = {}
 
+    def due_partitions(self) -> list[int]:
+        """Those whose next delayed run is due."""
+        now = asyncio.get_running_loop().time()
+        return [partition for partition, due in self._due.items() if due <= now]
+
     async def claim(
         self,
         partitions: Sequence[int],

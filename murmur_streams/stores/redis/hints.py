@@ -65,6 +65,11 @@ class Hints:
         self._listening: asyncio.Task[None] | None = None
         self._passing: set[asyncio.Task[Any]] = set()
 
+    @property
+    def hears_all(self) -> bool:
+        """Whether it would be woken by work in every partition."""
+        return len(self._entered) == self._server.keys.partitions
+
     async def wait(self, targets: Sequence[str], seconds: float) -> list[int]:
         """Wait for work, at most ``seconds``; the partitions to look at, none if none came."""
         loop = asyncio.get_running_loop()

@@ -191,11 +191,7 @@ class Queue(WorkQueue):
         await self._server.ready()
         is_known = self._keys.partitions == 1 and self._hints is None
         if not is_known or not self._server.can_half_close:
-            await bell.ends(self.wait([rule.name for rule in targets], seconds))
-            woken, self._woken = self._woken, []
-            if not woken:
-                return again
-            return await self._claims.claim(woken, worker, targets, count, host)
+            return await self._wait_then_claim(worker, targets, count, host, seconds, bell)
         names, (partition,) = [rule.name for rule in targets], self._keys.all_partitions
         arguments = self._claims.arguments(worker, targets, count, host)
         keys = self._keys.base_and_feed(partition)
@@ -221,6 +217,25 @@ class Queue(WorkQueue):
         if not found.claims and isinstance(woken, Exception):
             await self._wake.mend(woken, names)
         return found
+
+    async def _wait_then_claim(
+        self,
+        worker: str,
+        targets: Sequence[work.TargetRule],
+        count: int,
+        host: str,
+        seconds: float,
+        bell: Bell,
+    ) -> work.Claimed:
+        await bell.ends(self.wait([rule.name for rule in targets], seconds))
+        woken, self._woken = self._woken, []
+        if self._hints is not None and self._hints.hears_all and not bell.is_rung:
+            # What waits anywhere else has sent a hint, or is reported when the worker says again
+            # that it is idle.
+            woken = [*dict.fromkeys([*woken, *self._claims.due_partitions()])]
+        elif not woken:
+            return work.Claimed([], 0.0)
+        return await self._claims.claim(woken, worker, targets, count, host)
 
     async def control(
         self, worker: str, after: str, seconds: float

@@ -7,6 +7,8 @@ from murmur_streams.stores.redis.connection.maker import ConnectionMaker
 from murmur_streams.stores.redis.connection.sentinel import Primary
 
 COMMAND_CONNECTIONS = 4
+NODE_CONNECTIONS = 2
+"""The same for each node of a cluster."""
 BLOCKING_CONNECTIONS = 1_000
 
 
@@ -31,7 +33,7 @@ class Pools:
         self.address = address
         self.commands, self.blocking = (
             Connections(maker, size=size, deadline_seconds=deadline_seconds, primary=primary)
-            for size in (COMMAND_CONNECTIONS, BLOCKING_CONNECTIONS)
+            for size in (NODE_CONNECTIONS if address else COMMAND_CONNECTIONS, BLOCKING_CONNECTIONS)
         )
 
     async def drop_all(self) -> None:

@@ -14,7 +14,8 @@ def surely_before(ms: int) -> str:
     clocks of programs differ, and for a moment a failover leaves two primaries. Some entries come
     twice for a reader that resumes; none is missing.
     """
-    return f"({max(ms - REWIND_MARGIN_MS, 0)}-0"
+    # Servers refuse an end before 0-0.
+    return f"({ms - REWIND_MARGIN_MS}-0" if ms > REWIND_MARGIN_MS else "0-0"
 
 
 class LastSeen:
