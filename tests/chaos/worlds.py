@@ -188,6 +188,12 @@ def _of_processes(
 async def _until_whole(group: SentinelGroup) -> None:
     """Wait until all replicas follow the primary; the other lanes' faults may delay that."""
     for tries_left in reversed(range(WHOLE_TRIES)):
+        for node in (*group.servers, *group.sentinels):
+            # A fault that could not be made may have left one of them so.
+            if node.runs:
+                node.thaw()
+            else:
+                await asyncio.to_thread(node.start)
         try:
             await asyncio.to_thread(group.wait_until_whole)
         except EmbeddedServerError:
