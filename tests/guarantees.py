@@ -131,7 +131,8 @@ ROWS: dict[str, Row] = {
     ),
     "F16": Row(
         "Replication is cut, then the replica is promoted",
-        "`replicated` acknowledges nothing that is lost; readers get a reset, writers a warning",
+        "`replicated` acknowledges nothing that is lost; without it readers get a reset, writers "
+        "`StoreRewoundError`",
         ("sentinel", "cluster"),
         chaos=(
             "a replica is cut off",

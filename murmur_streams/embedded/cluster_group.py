@@ -25,6 +25,8 @@ _SETTINGS = (
     *("repl-diskless-sync-delay 0", "repl-backlog-size 16mb"),
 )
 _MOVED_AT_ONCE = 100
+BUS_DISTANCE = 10_000
+"""Between the port for clients and the one for the other nodes."""
 
 
 class ClusterGroup:
@@ -36,6 +38,7 @@ class ClusterGroup:
         primaries: how many nodes have slots.
         replicas: how many replicas each of them has.
         settings: further lines of the nodes' settings.
+        announced: the ports of proxies, one for each node, where clients and replicas reach it.
     """
 
     def __init__(
@@ -45,17 +48,24 @@ class ClusterGroup:
         primaries: int = 3,
         replicas: int = 1,
         settings: Sequence[str] = (),
+        announced: Sequence[int] = (),
     ) -> None:
         self._binary = binary
         self._folder = folder
         self._settings = [*_SETTINGS, *settings]
         self.nodes = [self._new_node(number) for number in range(primaries * (1 + replicas))]
+        for node, port in zip(self.nodes, announced, strict=False):
+            node.announce(port)
+            bus = f"cluster-announce-bus-port {node.port + BUS_DISTANCE}"
+            node.settings += [f"cluster-announce-port {port}", bus]
         self._primaries = primaries
 
     @property
     def url(self) -> str:
         """For a store."""
-        return f"redis+cluster://{','.join(f'127.0.0.1:{node.port}' for node in self.nodes)}"
+        return (
+            f"redis+cluster://{','.join(f'127.0.0.1:{node.announced_port}' for node in self.nodes)}"
+        )
 
     def start(self) -> None:
         """Start all of it, and return when every slot is served and every replica follows."""
@@ -93,7 +103,7 @@ class ClusterGroup:
         seen = [self._port_of(node, slot) for node in self._answering()]
         port = max(set(seen), key=seen.count, default=None)
         for node in self.nodes:
-            if node.port == port:
+            if node.announced_port == port:
                 return node
         raise EmbeddedServerError(f"no node of the cluster serves slot {slot}")
 
@@ -102,7 +112,7 @@ class ClusterGroup:
         for node in self._answering():
             with node.client as client:
                 seen = cast("Any", client).info("replication")
-            if seen["role"] == "slave" and seen["master_port"] == primary.port:
+            if seen["role"] == "slave" and seen["master_port"] == primary.announced_port:
                 return node
         raise EmbeddedServerError(f"the node on port {primary.port} has no replica that answers")
 

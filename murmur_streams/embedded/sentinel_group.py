@@ -103,16 +103,32 @@ class SentinelGroup:
         wait_for(self._is_complete, "the Sentinels know each other and the replicas")
 
     def _are_linked(self) -> bool:
+        if not self._agree():
+            # In the middle of a failover, REPLICAOF would take the promoted server back.
+            return False
         primary, are_linked = self.primary, True
         for server in self.servers:
-            if server is primary:
-                continue
             with server.client as client:
                 seen = cast("Any", client).info("replication")
-                if seen.get("master_port") != primary.announced_port:
+                if server is primary:
+                    are_linked &= seen["role"] == "master"
+                elif seen.get("master_port") != primary.announced_port:
                     cast("Any", client).replicaof("127.0.0.1", primary.announced_port)
-            are_linked &= seen.get("master_link_status") == "up"
+                    are_linked = False
+                else:
+                    are_linked &= seen["master_link_status"] == "up"
         return are_linked
+
+    def _agree(self) -> bool:
+        """Whether all Sentinels name the same primary, and none replaces it."""
+        named: set[tuple[int, int]] = set()
+        for sentinel in self.sentinels:
+            with sentinel.client as client:
+                seen = cast("Any", client).sentinel_master(SERVICE)
+                if "failover_in_progress" in seen["flags"] or "o_down" in seen["flags"]:
+                    return False
+                named.add((seen["port"], seen["config-epoch"]))
+        return len(named) == 1
 
     def _is_complete(self) -> bool:
         for sentinel in self.sentinels:

@@ -30,7 +30,8 @@ from tests.chaos.fleet_programs import FleetProgram, fleet_problems, read_feed
 from tests.chaos.programs import Program, SharedRuns, program_faults
 from tests.chaos.report import Report, write
 from tests.chaos.workers import worker_faults, workers
-from tests.chaos.worlds import WORLDS, World
+from tests.chaos.world import World
+from tests.chaos.worlds import WORLDS
 from tests.running_server import short_folder
 
 PROGRAMS, RUNS, WORKERS = 2, 6, 2

@@ -9,13 +9,12 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from redis.asyncio import Redis
 
 from murmur_streams.core.model.errors import EmbeddedServerError
+from murmur_streams.embedded.cluster_group import ClusterGroup
 from murmur_streams.embedded.node import Node, free_port
 from murmur_streams.embedded.sentinel_group import SentinelGroup
 from murmur_streams.testing.faults import (
@@ -29,36 +28,27 @@ from murmur_streams.testing.faults import (
     request_faults,
     server_faults,
 )
+from tests.chaos.cluster_world import cluster, of_cluster
 from tests.chaos.programs import program_faults
 from tests.chaos.workers import worker_faults
-from tests.server_choice import own_settings, server_binary
+from tests.chaos.world import (
+    ADMIN_SETTINGS,
+    WHOLE_TRIES,
+    World,
+    admin_of,
+    choice_of,
+    settings_of_server,
+)
+from tests.server_choice import server_binary
 
-ADMIN = "chaos"
-"""The user of the faults: what happens to the programs' user does not concern it."""
-_SETTINGS = (f"user {ADMIN} on >{ADMIN} ~* &* +@all",)
-WHOLE_TRIES = 4
-"""Of half a minute each."""
 _REPLICATION = ("repl-timeout 3", "repl-ping-replica-period 1")
 """A replica notices within seconds that its primary is deaf; by default, within a minute."""
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """Servers for programs."""
-
-    url: str
-    lanes: dict[str, dict[str, Act]]
-    """The kinds of faults by lane and name: the faults of different lanes overlap."""
-    options: dict[str, Any] = field(default_factory=dict[str, Any])
-    """Of the programs' stores."""
-    may_rewind: bool = False
-    """Whether a failover may take away what readers have seen."""
 
 
 @contextlib.asynccontextmanager
 async def standalone(folder: Path, seed: int) -> AsyncGenerator[World]:
     """One server that syncs each write to the disk, and a proxy in front of it."""
-    settings = ["appendonly yes", "appendfsync always", *_SETTINGS, *_own_settings()]
+    settings = ["appendonly yes", "appendfsync always", *ADMIN_SETTINGS, *settings_of_server()]
     binary = await asyncio.to_thread(server_binary)
     async with (
         ServerHandle(folder / "server", settings, binary=binary) as server,
@@ -69,10 +59,10 @@ async def standalone(folder: Path, seed: int) -> AsyncGenerator[World]:
 
 def _of_server(server: ServerHandle, proxy: FaultProxy, seed: int) -> dict[str, dict[str, Act]]:
     return {
-        "network": network_faults(proxy, _choice(seed, "network"))
-        | request_faults(proxy, _choice(seed, "requests")),
-        "server": server_faults(lambda: _admin(server.port), _choice(seed, "server")),
-        "processes": process_faults(server, _choice(seed, "processes")),
+        "network": network_faults(proxy, choice_of(seed, "network"))
+        | request_faults(proxy, choice_of(seed, "requests")),
+        "server": server_faults(lambda: admin_of(server.port), choice_of(seed, "server")),
+        "processes": process_faults(server, choice_of(seed, "processes")),
     }
 
 
@@ -81,7 +71,8 @@ async def sentinel(folder: Path, seed: int) -> AsyncGenerator[World]:
     """A Sentinel service with two replicas, all behind proxies; writes wait for the replicas."""
     ports = [free_port() for _ in range(3)]
     binary = await asyncio.to_thread(server_binary)
-    group = SentinelGroup(binary, folder, 2, [*_SETTINGS, *_REPLICATION, *_own_settings()], ports)
+    settings = [*ADMIN_SETTINGS, *_REPLICATION, *settings_of_server()]
+    group = SentinelGroup(binary, folder, 2, settings, ports)
     async with contextlib.AsyncExitStack() as stack:
         proxies: dict[Node, FaultProxy] = {}
         for node, port in zip(group.servers, ports, strict=True):
@@ -102,7 +93,7 @@ async def sentinel(folder: Path, seed: int) -> AsyncGenerator[World]:
 def _of_service(
     group: SentinelGroup, proxies: dict[Node, FaultProxy], listened: list[TcpProxy], seed: int
 ) -> dict[str, dict[str, Act]]:
-    choice = _choice(seed, "listening")
+    choice = choice_of(seed, "listening")
     by_sentinel = [network_faults(proxy, choice) for proxy in listened]
 
     def of_any_sentinel(name: str) -> Act:
@@ -112,7 +103,7 @@ def _of_service(
         return act
 
     def on_primary(make: Callable[[FaultProxy, random.Random], dict[str, Act]], lane: str):
-        choice = _choice(seed, lane)
+        choice = choice_of(seed, lane)
         by_node = {node: make(proxy, choice) for node, proxy in proxies.items()}
 
         def of(name: str) -> Act:
@@ -125,16 +116,16 @@ def _of_service(
         return {name: of(name) for name in by_node[group.servers[0]]}
 
     def admin() -> Redis:
-        return _admin(group.primary.port)
+        return admin_of(group.primary.port)
 
-    server = server_faults(admin, _choice(seed, "server"))
+    server = server_faults(admin, choice_of(seed, "server"))
     # Replicas and Sentinels have the programs' user.
     del server["the password is another one"]
     return {
         "network": on_primary(network_faults, "network") | on_primary(request_faults, "requests"),
         "listening": {f"a Sentinel: {name}": of_any_sentinel(name) for name in by_sentinel[0]},
         "server": server,
-        "processes": _of_processes(group, proxies, _choice(seed, "processes")),
+        "processes": _of_processes(group, proxies, choice_of(seed, "processes")),
     }
 
 
@@ -188,6 +179,12 @@ def _of_processes(
 async def _until_whole(group: SentinelGroup) -> None:
     """Wait until all replicas follow the primary; the other lanes' faults may delay that."""
     for tries_left in reversed(range(WHOLE_TRIES)):
+        for node in (*group.servers, *group.sentinels):
+            # A fault that could not be made may have left one of them so.
+            if node.runs:
+                node.thaw()
+            else:
+                await asyncio.to_thread(node.start)
         try:
             await asyncio.to_thread(group.wait_until_whole)
         except EmbeddedServerError:
@@ -262,37 +259,19 @@ def _partitions(seed: int) -> int:
     return 1 if seed % 2 else 3
 
 
-def _choice(seed: int, lane: str) -> random.Random:
-    return random.Random(f"{seed}:{lane}:details")
-
-
-def _admin(port: int) -> Redis:
-    return Redis(
-        host="127.0.0.1",
-        port=port,
-        username=ADMIN,
-        password=ADMIN,
-        protocol=2,
-        socket_timeout=5,
-        socket_connect_timeout=2,
-    )
-
-
-def _own_settings() -> list[str]:
-    return [f"{name} {value}" for name, value in own_settings().items()]
-
-
 def kinds_of_worlds() -> dict[str, frozenset[str]]:
     """The names of the kinds of faults by topology; nothing is started for them."""
     program, folder, proxy = Path("server"), Path(), FaultProxy("")
     group = SentinelGroup(program, folder, 2)
     proxies = dict.fromkeys(group.servers, proxy)
+    nodes = ClusterGroup(program, folder)
     lanes = {
         "standalone": _of_server(ServerHandle(folder, binary=program), proxy, 0),
         "sentinel": _of_service(group, proxies, [proxy], 0),
+        "cluster": of_cluster(nodes, dict.fromkeys(nodes.nodes, proxy), 0),
     }
     of_all = {*worker_faults([], random.Random()), *program_faults([], random.Random())}
     return {topology: frozenset(of_all.union(*found.values())) for topology, found in lanes.items()}
 
 
-WORLDS = {"standalone": standalone, "sentinel": sentinel}
+WORLDS = {"standalone": standalone, "sentinel": sentinel, "cluster": cluster}

@@ -15,6 +15,7 @@ from murmur_streams.testing.checker import check
 from murmur_streams.testing.faults import Failover, fail_over
 from murmur_streams.testing.history import History, Outcome, stored_runs
 from murmur_streams.testing.recorder import Recorder
+from tests.chaos.failovers import failovers
 from tests.running_server import short_folder
 from tests.sentinel_service import sentinel_service
 from tests.stores.faults.waiting import wait_until
@@ -74,3 +75,13 @@ async def test_replicated_writes_keep_every_promise(how: Failover) -> None:
                 await recorder.finish(run_id, RunState.COMPLETED)
             await asyncio.gather(*readers)
             assert check(history, await stored_runs(store, runs)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["in order", "killed-after-a-cut"])
+@pytest.mark.fault("F14", "F16", on="sentinel")
+async def test_without_replicated_every_loss_is_reported(how: str) -> None:
+    """Programs, a worker and readers; the checker knows which losses each program learned of."""
+    async for report in failovers(how, "primary", 1):
+        assert report.violations == []
+        assert report.lost == report.reported

@@ -14,15 +14,18 @@ from murmur_streams.testing.faults.plans import LOSSES, Answer, Fault, Plan, not
 from murmur_streams.testing.faults.resp import parts_of, take_frame
 from murmur_streams.testing.faults.tcp_proxy import CutError, Side, TcpProxy, Wire, together
 
-_SPEAKS_BY_ITSELF = frozenset({b"SUBSCRIBE", b"PSUBSCRIBE", b"SSUBSCRIBE", b"PSYNC", b"MONITOR"})
-"""After one of these requests a server sends more than one reply for each request."""
+_OF_STREAMS = (
+    *((b"SUBSCRIBE",), (b"PSUBSCRIBE",), (b"SSUBSCRIBE",), (b"MONITOR",)),
+    *((b"PSYNC",), (b"CLUSTER", b"SYNCSLOTS")),
+)
+"""After one of these requests there is more on a connection than one reply for each request."""
 
 
 class FaultProxy(TcpProxy):
     """A ``TcpProxy`` that knows the requests of Redis clients, and breaks those of its plan.
 
-    One request of a connection is on its way to the server at a time. From a SUBSCRIBE, PSYNC or
-    MONITOR on, it passes bytes on as they come: Sentinels and replicas can use it, too.
+    One request of a connection is on its way to the server at a time. From a SUBSCRIBE, PSYNC and
+    the like on, it passes bytes on as they come: Sentinels, replicas and nodes can use it, too.
     """
 
     scheme = "redis"
@@ -52,7 +55,7 @@ class FaultProxy(TcpProxy):
         try:
             while (request := await store.next_request()) is not None:
                 self.requests += 1
-                if parts_of(request)[0].upper() in _SPEAKS_BY_ITSELF:
+                if _begins_a_stream(request):
                     await wire.to_server.write(request)
                     await together(store.pass_on_rest(), wire.to_client.pass_on())
                     return
@@ -178,6 +181,11 @@ class _Store:
         finally:
             self.gone.set()
             self._more.set()
+
+
+def _begins_a_stream(request: bytes) -> bool:
+    parts = tuple(part.upper() for part in parts_of(request)[:2])
+    return any(parts[: len(each)] == each for each in _OF_STREAMS)
 
 
 async def _read_frame(to_client: Side) -> bytes:

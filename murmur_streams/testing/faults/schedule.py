@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
+MOST_FAILED = 10
+"""A lane whose faults fail so often in a row ends."""
 Act = Callable[[], Awaitable[None]]
 """Makes a fault, and returns when it is over."""
 
@@ -80,7 +82,8 @@ class FaultSchedule:
         choice, kinds = random.Random(f"{self._seed}:{lane}"), self._lanes[lane]  # noqa: S311
         names = sorted(kinds)
         first = random.Random(f"{self._seed}:{lane}:first").sample(names, len(names))  # noqa: S311
-        while self._left > 0 and names:
+        failed_in_a_row = 0
+        while self._left > 0 and names and failed_in_a_row < MOST_FAILED:
             self._left -= 1
             name = first.pop() if first else choice.choice(names)
             if show is not None:
@@ -92,7 +95,9 @@ class FaultSchedule:
                 self.report.failed[name] += 1
                 self.report.reasons[name] = f"{type(error).__name__}: {error}"
                 self._left += 1
+                failed_in_a_row += 1
                 await asyncio.sleep(self._pause_seconds[1])
             else:
                 self.report.happened[name] += 1
+                failed_in_a_row = 0
             await asyncio.sleep(choice.uniform(*self._pause_seconds))

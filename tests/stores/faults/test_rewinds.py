@@ -54,6 +54,7 @@ async def with_a_lost_event(store: RedisRunStore, go_back: Keep) -> None:
     await moment.come_back()
 
 
+@pytest.mark.fault("F16")
 async def test_the_next_write_to_the_run_raises_once(
     straight: RedisRunStore, go_back: Keep
 ) -> None:
@@ -67,6 +68,7 @@ async def test_the_next_write_to_the_run_raises_once(
     assert await names_in_journal(straight, "run") == ["there", "next"]
 
 
+@pytest.mark.fault("F16")
 async def test_runs_that_lost_nothing_go_on(straight: RedisRunStore, go_back: Keep) -> None:
     """The same call carries writes to several runs: only that of the loser fails."""
     await straight.create("other", "work")
@@ -124,6 +126,7 @@ async def test_a_caller_that_has_gone_does_not_count(
     assert await names_in_journal(straight, "run") == ["there"]
 
 
+@pytest.mark.fault("F16")
 async def test_an_expected_version_does_not_hide_a_loss(
     straight: RedisRunStore, go_back: Keep, server: EmbeddedServer, make_store: StoreMaker
 ) -> None:
@@ -177,6 +180,7 @@ async def test_a_cancel_and_a_deletion_go_on(straight: RedisRunStore, go_back: K
     assert await straight.delete("run") is True
 
 
+@pytest.mark.fault("F12")
 async def test_a_run_that_is_gone_can_be_created_again(
     straight: RedisRunStore, admin: Redis
 ) -> None:
@@ -276,6 +280,7 @@ async def test_each_loss_raises_once(straight: RedisRunStore, go_back: Keep) -> 
     assert straight.rewinds == 2
 
 
+@pytest.mark.fault("F16")
 async def test_a_reader_resumes_after_what_it_surely_saw(
     straight: RedisRunStore, server: EmbeddedServer, make_store: StoreMaker, go_back: Keep
 ) -> None:

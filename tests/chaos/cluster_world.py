@@ -1,0 +1,236 @@
+"""The world of a chaos run on Redis Cluster: nodes fail and freeze, slots move, nodes are added."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+
+from redis.asyncio import Redis
+from redis.crc import key_slot
+from redis.exceptions import RedisError
+
+from murmur_streams.core.model.errors import EmbeddedServerError
+from murmur_streams.embedded.cluster_group import ClusterGroup
+from murmur_streams.embedded.node import Node, free_port, wait_for
+from murmur_streams.testing.faults import (
+    Act,
+    FaultProxy,
+    network_faults,
+    request_faults,
+    server_faults,
+)
+from tests.chaos.world import (
+    ADMIN_SETTINGS,
+    WHOLE_TRIES,
+    World,
+    admin_of,
+    choice_of,
+    settings_of_server,
+)
+from tests.server_choice import server_binary
+
+PRIMARIES, REPLICAS, PARTITIONS = 3, 1, 16
+SLOTS = [key_slot(f"{{{partition}}}".encode()) for partition in range(PARTITIONS)]
+"""Those of the runs."""
+MOST_ADDED = 2
+MOVE_TRIES = 20
+_REPLICATION = ("repl-timeout 3", "repl-ping-replica-period 1")
+
+
+@contextlib.asynccontextmanager
+async def cluster(folder: Path, seed: int) -> AsyncGenerator[World]:
+    """Three primaries and their replicas behind proxies, and 16 partitions."""
+    ports = [free_port(below=55_536) for _ in range(PRIMARIES * (1 + REPLICAS))]
+    binary = await asyncio.to_thread(server_binary)
+    settings = [*ADMIN_SETTINGS, *_REPLICATION, *settings_of_server()]
+    group = ClusterGroup(binary, folder, PRIMARIES, REPLICAS, settings, ports)
+    async with contextlib.AsyncExitStack() as stack:
+        proxies: dict[Node, FaultProxy] = {}
+        for node, port in zip(group.nodes, ports, strict=True):
+            proxies[node] = FaultProxy(("127.0.0.1", node.port), port)
+            await stack.enter_async_context(proxies[node])
+        stack.callback(group.stop)
+        await asyncio.to_thread(group.start)
+        options = {"durability": "replicated", "partitions": PARTITIONS}
+        yield World(group.url, of_cluster(group, proxies, seed), options, may_rewind=True)
+
+
+def of_cluster(
+    group: ClusterGroup, proxies: dict[Node, FaultProxy], seed: int
+) -> dict[str, dict[str, Act]]:
+    """The kinds of faults of a cluster, by lane and name."""
+    which = choice_of(seed, "node")
+
+    def on_any(make: Callable[[FaultProxy, random.Random], dict[str, Act]]) -> dict[str, Act]:
+        choice = choice_of(seed, make.__name__)
+        by_node = [make(proxy, choice) for proxy in proxies.values()]
+
+        def of(name: str) -> Act:
+            async def act() -> None:
+                await which.choice(by_node)[name]()
+
+            return act
+
+        return {name: of(name) for name in by_node[0]}
+
+    def admin() -> Redis:
+        return admin_of(which.choice(group.nodes[:PRIMARIES]).port)
+
+    server = server_faults(admin, choice_of(seed, "server"))
+    # Replicas have the programs' user.
+    del server["the password is another one"]
+    return {
+        "network": on_any(network_faults) | on_any(request_faults),
+        "server": server,
+        "processes": _whole_again(group, _of_processes(group, choice_of(seed, "processes"))),
+    }
+
+
+def _whole_again(group: ClusterGroup, acts: dict[str, Act]) -> dict[str, Act]:
+    def and_whole_again(act: Act) -> Act:
+        async def both() -> None:
+            await _until_whole(group)
+            try:
+                await act()
+            finally:
+                await _until_whole(group)
+
+        return both
+
+    return {name: and_whole_again(act) for name, act in acts.items()}
+
+
+async def _until_whole(group: ClusterGroup) -> None:
+    for tries_left in reversed(range(WHOLE_TRIES)):
+        for node in group.nodes:
+            if node.runs:
+                node.thaw()
+            else:
+                await asyncio.to_thread(node.start)
+        try:
+            await asyncio.to_thread(group.wait_until_whole)
+        except EmbeddedServerError:
+            if not tries_left:
+                raise
+        else:
+            return
+
+
+def _of_processes(group: ClusterGroup, choice: random.Random) -> dict[str, Act]:
+    async def some_primary() -> tuple[Node, int]:
+        slot = choice.choice(SLOTS)
+        return await asyncio.to_thread(group.primary_of, slot), slot
+
+    async def another(old: Node, slot: int) -> None:
+        what = "another primary"
+        await asyncio.to_thread(wait_for, lambda: group.primary_of(slot) is not old, what)
+
+    async def killed() -> None:
+        old, slot = await some_primary()
+        old.kill()
+        await another(old, slot)
+        await asyncio.to_thread(old.start)
+
+    async def frozen() -> None:
+        old, slot = await some_primary()
+        old.freeze()
+        await another(old, slot)
+        await asyncio.sleep(choice.uniform(0, 1))
+        old.thaw()
+
+    async def hangs() -> None:
+        old, _ = await some_primary()
+        old.freeze()
+        await asyncio.sleep(choice.uniform(0.1, 0.7))
+        old.thaw()
+
+    async def in_order() -> None:
+        old, slot = await some_primary()
+        await asyncio.to_thread(group.fail_over, old)
+        await another(old, slot)
+
+    return {
+        "a primary is killed": killed,
+        "a primary is frozen until another one is there": frozen,
+        "a primary hangs for a moment": hangs,
+        "a failover in order": in_order,
+        **_of_replicas(group, choice),
+        **_of_slots(group, choice),
+    }
+
+
+def _of_replicas(group: ClusterGroup, choice: random.Random) -> dict[str, Act]:
+    async def some_replica() -> Node:
+        primary = await asyncio.to_thread(group.primary_of, choice.choice(SLOTS))
+        return await asyncio.to_thread(group.replica_of, primary)
+
+    async def killed() -> None:
+        replica = await some_replica()
+        replica.kill()
+        await asyncio.sleep(choice.uniform(0, 1))
+        await asyncio.to_thread(replica.start)
+
+    async def frozen() -> None:
+        replica = await some_replica()
+        replica.freeze()
+        await asyncio.sleep(choice.uniform(0.1, 2))
+        replica.thaw()
+
+    return {"a replica is killed": killed, "a replica is frozen": frozen}
+
+
+def _of_slots(group: ClusterGroup, choice: random.Random) -> dict[str, Act]:
+    async def target(slot: int) -> Node:
+        """Another node that has slots, or was added for them."""
+        owners = {await asyncio.to_thread(group.primary_of, each) for each in SLOTS}
+        owners |= set(group.nodes[PRIMARIES * (1 + REPLICAS) :])
+        source = await asyncio.to_thread(group.primary_of, slot)
+        return choice.choice(sorted(owners - {source}, key=lambda node: node.port))
+
+    async def key_by_key() -> None:
+        slot = choice.choice(SLOTS)
+        to = await target(slot)
+        await _until_done(lambda: group.begin_move(slot, to))
+        await asyncio.sleep(choice.uniform(0, 0.5))
+        await _until_done(lambda: group.move_keys(slot, to, choice.randint(1, 50)))
+        await asyncio.sleep(choice.uniform(0, 0.5))
+        await _until_done(lambda: _end_move(group, slot, to))
+
+    async def at_once() -> None:
+        slot = choice.choice(SLOTS)
+        to = await target(slot)
+        await asyncio.to_thread(group.move_slot_at_once, slot, to)
+
+    async def added() -> None:
+        if len(group.nodes) < PRIMARIES * (1 + REPLICAS) + MOST_ADDED:
+            await asyncio.to_thread(group.add_node)
+        slot, to = choice.choice(SLOTS), group.nodes[-1]
+        if await asyncio.to_thread(group.primary_of, slot) is not to:
+            await asyncio.to_thread(group.move_slot, slot, to)
+
+    return {
+        "a slot moves key by key": key_by_key,
+        "a slot moves at once": at_once,
+        "a node is added and gets a slot": added,
+    }
+
+
+def _end_move(group: ClusterGroup, slot: int, to: Node) -> None:
+    group.move_keys(slot, to)
+    group.end_move(slot, to)
+
+
+async def _until_done(step: Callable[[], object]) -> None:
+    """A step of a move, again and again: other faults may meet it."""
+    for tries_left in reversed(range(MOVE_TRIES)):
+        try:
+            await asyncio.to_thread(step)
+        except (RedisError, OSError):
+            if not tries_left:
+                raise
+            await asyncio.sleep(0.2)
+        else:
+            return
