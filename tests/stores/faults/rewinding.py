@@ -15,10 +15,12 @@ class Moment:
     dumps: dict[bytes, tuple[bytes, int]]
 
     async def come_back(self) -> None:
-        """Set the server back; its connections, scripts and functions stay."""
-        await self.client.flushall()
-        for key, (dump, expires_at) in self.dumps.items():
-            await self.client.restore(key, expires_at, dump, absttl=True)
+        """Set the server back, in one step; its connections, scripts and functions stay."""
+        async with self.client.pipeline() as step:
+            step.flushall()
+            for key, (dump, expires_at) in self.dumps.items():
+                step.restore(key, expires_at, dump, absttl=True)
+            await step.execute()
 
 
 async def moment_of(client: Redis) -> Moment:
