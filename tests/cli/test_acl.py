@@ -34,6 +34,9 @@ def test_the_options_of_a_role(line: CommandLine) -> None:
         "line": rights.line("web", "PASSWORD"),
     }
     assert "hunter2" not in shown.stdout + shown.stderr
+    of_cluster = line.run("acl", "worker", MURMUR_URL="redis+cluster://127.0.0.1:1").stdout.split()
+    assert {"+ssubscribe", "+cluster|slots", "&murmur:runs:*"} <= set(of_cluster)
+    assert line.run("acl", "worker", "--cluster").stdout.split() == of_cluster
     at_sentinels = line.run("acl", "reader", "--sentinel").stdout.split()
     assert {"+sentinel|master", "&+switch-master", "resetkeys"} <= set(at_sentinels)
 

@@ -30,6 +30,9 @@ HowCalled = Annotated[
 AtSentinels = Annotated[
     bool, typer.Option("--sentinel", help="The rights at the Sentinels, not at the servers.")
 ]
+OfCluster = Annotated[
+    bool, typer.Option("--cluster", help="For a node of a cluster; so for redis+cluster:// URLs.")
+]
 Replicated = Annotated[
     bool,
     typer.Option("--replicated", help="For MURMUR_DURABILITY=replicated, also the default then."),
@@ -43,6 +46,7 @@ def acl(  # one for each option
     user: User = None,
     way: HowCalled = Way.FUNCTIONS,
     sentinel: AtSentinels = False,
+    cluster: OfCluster = False,
     replicated: Replicated = False,
 ) -> None:
     """Print the least rights of a program, as the line that makes its user at the server.
@@ -59,6 +63,7 @@ def acl(  # one for each option
         murmur-streams acl worker --user crew --prefix shop:runs
         murmur-streams acl reader --way scripts
         murmur-streams acl worker --sentinel
+        murmur-streams acl worker --cluster
         murmur-streams acl api | sed "s/PASSWORD/$SECRET/" | redis-cli
     """
     name = user or f"murmur-{role}"
@@ -75,6 +80,7 @@ def acl(  # one for each option
             way,
             is_replicated=replicated or session.settings.durability == "replicated",
             has_database=_has_database(session),
+            is_cluster=cluster or "+cluster:" in session.url,
         )
     line = rights.line(name, PASSWORD)
     known = {"keys": rights.keys, "channels": rights.channels, "commands": rights.commands}
@@ -85,6 +91,7 @@ def acl(  # one for each option
 def _has_database(session: Session) -> bool:
     """Whether the URL names another database than 0: its programs then call SELECT."""
     url = session.url
-    if session.is_embedded or url.startswith("memory:") or kind_on_disk(url):
+    has_none = session.is_embedded or url.startswith("memory:") or "+cluster:" in url
+    if has_none or kind_on_disk(url):
         return False
     return bool(ConnectionMaker.of(client_from_url(url)).settings.get("db"))

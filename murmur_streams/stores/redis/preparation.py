@@ -107,7 +107,8 @@ class Preparation:
             return checks.READ_PROBES
         own = checks.REPLICATED_PROBES if self._use.waits_for_replicas else ()
         scripts = () if self._loader.uses_functions else (checks.SCRIPT_PROBE,)
-        return (*own, *scripts, *checks.PROBES, *checks.OWN_PROBES)
+        of_cluster = checks.CLUSTER_PROBES if self._use.is_cluster else ()
+        return (*own, *scripts, *of_cluster, *checks.PROBES, *checks.OWN_PROBES)
 
 
 async def never_sent(preparing: Awaitable[object]) -> None:

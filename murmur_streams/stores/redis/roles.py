@@ -41,8 +41,6 @@ _CALLING = {
 }
 _LOOKS = frozenset({"info", "role"})
 """What every store asks, and works without: INFO for its warnings, ROLE after a failover."""
-_CHANNELS: tuple[str, ...] = ()
-"""Patterns of the channels that a store uses at the servers: without a cluster none."""
 _AROUND = "acl|whoami command dbsize memory|usage object|encoding scan type xlen"
 """What an operator calls by hand, besides the commands of the store."""
 _AT_SENTINELS = "ping sentinel|get-master-addr-by-name sentinel|master subscribe"
@@ -76,6 +74,7 @@ def rights_of(
     *,
     is_replicated: bool = False,
     has_database: bool = False,
+    is_cluster: bool = False,
 ) -> Rights:
     """The rights of a role at the server of the runs; at each server, if there are several.
 
@@ -85,6 +84,7 @@ def rights_of(
         way: how it calls scripts.
         is_replicated: whether its writes wait for replicas.
         has_database: whether its URL names another database than 0.
+        is_cluster: whether the servers are nodes of a cluster, replicas included.
     """
     granted = _rights(checks.READ_PROBES) | _LOOKS
     if role is not Role.READER:
@@ -97,13 +97,26 @@ def rights_of(
     if role is Role.OPERATOR and way is not Way.SCRIPTS:
         # It loads the library for users that may not, and removes those of earlier versions.
         granted |= {"function|delete", "function|load"}
+    if is_cluster:
+        granted |= _of_cluster(role)
     if is_replicated and role is not Role.READER:
         granted |= _rights(checks.REPLICATED_PROBES)
     if has_database:
         granted |= {"select"}
     # Servers before 7.0 know no right to a key that is for reading alone.
     form = "%R~" if role is Role.READER and way is not Way.SCRIPTS else "~"
-    return Rights((f"{form}{Keys(prefix).prefix}:*",), _CHANNELS, tuple(sorted(granted)))
+    own = f"{Keys(prefix).prefix}:*"
+    channels = (f"&{own}",) if is_cluster and role is not Role.READER else ()
+    return Rights((f"{form}{own}",), channels, tuple(sorted(granted)))
+
+
+def _of_cluster(role: Role) -> set[str]:
+    """What a cluster needs besides: its nodes are found, and its workers are woken by messages."""
+    finding = {"cluster|nodes", "cluster|slots"}
+    if role is Role.READER:
+        return finding
+    listening = {"ssubscribe"} if role is Role.WORKER else set[str]()
+    return finding | listening | _rights(checks.CLUSTER_PROBES)
 
 
 def rights_at_sentinels() -> Rights:

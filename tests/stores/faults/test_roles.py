@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -24,13 +24,16 @@ from murmur_streams.core.model.errors import (
     StoreUnavailableError,
 )
 from murmur_streams.core.model.states import RunState
+from murmur_streams.embedded.cluster_group import ClusterGroup
 from murmur_streams.stores.redis.connection.checks import OWN_PROBES, PROBES, READ_PROBES
 from murmur_streams.stores.redis.partitions import raise_partitions
 from murmur_streams.stores.redis.roles import Role, Way, rights_of
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.testing.faults import ServerHandle
+from tests.cluster_service import cluster_service
 from tests.fleet.working import working
-from tests.server_choice import EMBEDDED, chosen
+from tests.running_server import short_folder
+from tests.server_choice import EMBEDDED, WITHOUT_FUNCTIONS, chosen
 from tests.stores.faults.conftest import StoreMaker
 from tests.stores.faults.events import names_in_stream, note
 from tests.stores.faults.refusals import SECRET, opening, refusal
@@ -133,9 +136,10 @@ def agents_of(fleet: Fleet) -> None:
         return name
 
 
-async def whole_life(made: Cast) -> None:
+async def whole_life(url: Callable[[Role], str], **options: Any) -> None:
     """Submit, execute, follow, cancel and list, each by the user of its role."""
-    api, crew = (Fleet(made.url(role), key_prefix=PREFIX) for role in (Role.API, Role.WORKER))
+    options["key_prefix"] = PREFIX
+    api, crew = (Fleet(url(role), **options) for role in (Role.API, Role.WORKER))
     agents_of(crew)
     async with api, crew, working(crew):
         done = await api.submit("works", "Ada")
@@ -166,9 +170,6 @@ async def in_store(store: RedisRunStore) -> None:
     await store.finish("own", RunState.COMPLETED)
     assert await names_in_stream(store, "own") == ["a", "b"]
     await store.delete("gone", force=True)
-    feed = store.feed()
-    assert (await anext(feed)).run_id
-    await feed.aclose()
 
 
 async def all_reads(store: RedisRunStore) -> None:
@@ -186,14 +187,18 @@ async def all_reads(store: RedisRunStore) -> None:
             pass
         assert await store.lease_left_ms(run.run_id) is None
         await store.last_entries(run.run_id, 2)
-    feed = store.feed()
-    first = await anext(feed)
-    await feed.aclose()
-    await store.check_feed_cursor(first.cursor)
     await store.paused()
     await store.workers().list()
     assert (await store.dead_letters().list()).letters
     await store.ping()
+
+
+async def reads_feed(store: RedisRunStore) -> None:
+    """Read an entry of the feed, and check that it can be read on from there."""
+    feed = store.feed()
+    first = await anext(feed)
+    await feed.aclose()
+    await store.check_feed_cursor(first.cursor)
 
 
 async def follows_two(reader: RedisRunStore, api: RedisRunStore, admin: Redis) -> None:
@@ -235,10 +240,11 @@ async def all_of_an_operator(store: RedisRunStore, client: Redis) -> None:
 async def test_each_role_can_do_all_that_it_should(cast_of: Cast, make_store: StoreMaker) -> None:
     """A whole run life, a worker, streams, the feed, operators: the server denies nothing."""
     make = functools.partial(make_store, key_prefix=PREFIX, call_seconds=5)
-    await whole_life(cast_of)
+    await whole_life(cast_of.url)
     await in_store(make(cast_of.url(Role.API)))
     reader = make(cast_of.url(Role.READER), read_only=True)
     await all_reads(reader)
+    await reads_feed(reader)
     await follows_two(reader, make(cast_of.url(Role.API)), cast_of.admin)
     await reader.close()
     async with cast_of.client(Role.OPERATOR) as client:
@@ -297,7 +303,7 @@ READ_AGAIN = frozenset({"ping"})
 async def test_every_right_of_a_reader_is_used(cast_of: Cast, make_store: StoreMaker) -> None:
     """Taken away while the store is in use, each is missed by one of its calls."""
     make = functools.partial(make_store, key_prefix=PREFIX, call_seconds=5)
-    await whole_life(cast_of)
+    await whole_life(cast_of.url)
     await in_store(make(cast_of.url(Role.API)))
     unused = set[str]()
     for right in rights_of(Role.READER, PREFIX, cast_of.way).commands:
@@ -319,6 +325,7 @@ async def test_every_right_of_a_reader_is_used(cast_of: Cast, make_store: StoreM
 async def reads_live(reader: RedisRunStore, api: RedisRunStore, run_id: str) -> None:
     """All reads, and a stream that is open while its run goes on."""
     await all_reads(reader)
+    await reads_feed(reader)
     await api.create(run_id, "own")
     reading = asyncio.create_task(names_in_stream(reader, run_id))
     try:
@@ -343,7 +350,7 @@ async def test_every_right_is_used_by_some_role(cast_of: Cast, make_store: Store
         async with Fleet(cast_of.url(role), key_prefix=PREFIX) as fleet:
             await (await fleet.store()).ping()
     await cast_of.admin.config_resetstat()
-    await whole_life(cast_of)
+    await whole_life(cast_of.url)
     await in_store(make(cast_of.url(Role.API)))
     async with cast_of.client(Role.OPERATOR) as client:
         await all_of_an_operator(store, client)
@@ -420,7 +427,7 @@ async def test_functions_that_an_operator_has_loaded_are_enough(
         await refusal(opening(make(made.url(Role.WORKER))), StoreConfigurationError)
         await opening(make(made.url(Role.OPERATOR)))
         await admin.acl_log_reset()
-        await whole_life(made)
+        await whole_life(made.url)
         assert await made.denied() == set()
         loads = ("FUNCTION LOAD x", "FUNCTION DELETE x", "FUNCTION FLUSH", "SCRIPT LOAD x")
         assert await made.is_denied(Role.WORKER, *loads) == []
@@ -436,3 +443,47 @@ def test_a_right_is_granted_in_its_narrowest_form() -> None:
     assert set(more.commands) - set(rights.commands) == {"select", "wait"}
     assert rights.keys == ("~murmur:runs:*",)
     assert rights_of(Role.READER, "murmur:runs:").keys == ("%R~murmur:runs:*",)
+
+
+@pytest.fixture
+def group() -> Iterator[ClusterGroup]:
+    """Three primaries."""
+    with short_folder() as folder, cluster_service(folder, replicas=0) as group:
+        yield group
+
+
+@pytest.mark.skipif(
+    "6.2" in chosen() or chosen().endswith(WITHOUT_FUNCTIONS), reason="it has no functions"
+)
+async def test_the_rights_suffice_on_a_cluster(group: ClusterGroup, make_store: StoreMaker) -> None:
+    """The same programs, with users on every node; the nodes deny nothing, and other channels."""
+
+    def on_each(*command: str) -> list[Any]:
+        answers: list[Any] = []
+        for node in group.nodes:
+            with node.client as client:
+                answers.append(cast("Any", client).execute_command(*command))
+        return answers
+
+    def url(role: Role) -> str:
+        return group.url.replace("://", f"://murmur-{role}:{SECRET}@")
+
+    for role in Role:
+        line = rights_of(role, PREFIX, is_cluster=True).line(f"murmur-{role}", SECRET)
+        assert await asyncio.to_thread(on_each, *line.split()) == [b"OK"] * 3
+    make = functools.partial(make_store, key_prefix=PREFIX, call_seconds=5, partitions=16)
+    await whole_life(url, partitions=16)
+    await in_store(make(url(Role.API)))
+    await all_reads(make(url(Role.READER), read_only=True))
+    operator = make(url(Role.OPERATOR))
+    await operator.pause("works")
+    await operator.resume("works")
+    await operator.dead_letters().purge(all=True)
+    await operator.sweep()
+    assert await asyncio.to_thread(on_each, "ACL", "LOG") == [[]] * 3
+    for role in Role:
+        user: dict[str, Any] = {"username": f"murmur-{role}", "password": SECRET}
+        async with Redis(port=group.nodes[0].port, **user) as client:
+            for command in ("SSUBSCRIBE news", "SPUBLISH news 1", "CLUSTER RESET", "FLUSHALL"):
+                with pytest.raises(NoPermissionError):
+                    await client.execute_command(*command.split())
