@@ -12,6 +12,7 @@ from typing import Any
 
 from murmur_streams import Fleet, RunEvent, RunEventType, RunState
 from murmur_streams.core.model import errors
+from murmur_streams.core.model.entries import Cursor
 from murmur_streams.core.model.feed import FeedEntry
 from murmur_streams.fleet.worker import Worker
 from murmur_streams.stores.work_store import WorkStore
@@ -82,6 +83,8 @@ class Programs:
     """The runs of agents."""
     own_run_ids: list[str] = field(default_factory=list[str])
     """The runs of a program without workers."""
+    deleted: set[str] = field(default_factory=set[str])
+    """The runs that were deleted, and perhaps begun anew."""
     pauses: bool = False
     """Whether an agent was paused."""
     tasks: list[asyncio.Task[None]] = field(default_factory=list[asyncio.Task[None]])
@@ -99,6 +102,8 @@ class Programs:
         if self.choice.random() < 0.15:
             options["deadline"] = 1 + self.choice.random() * 3
         self.run_ids.append(run_id)
+        # Some come while all workers are idle.
+        await asyncio.sleep(self.choice.choice((0, 0, 2)) * self.choice.random())
         while True:
             try:
                 handle = await fleet.submit(agent, count, run_id=run_id, **options)
@@ -168,15 +173,31 @@ class Programs:
                     async with contextlib.aclosing(store.stream(run_id, after=after)) as events:
                         async for event in events:
                             session.events.append(event)
+                            self._check_life(session)
                             if len(session.events) >= limit:
                                 break
                         else:
                             session.is_complete = True
                             return
-            except (errors.StoreError, errors.RunNotFoundError, TimeoutError):
+            except errors.CursorError as error:
+                after = error.resume_cursor
+                continue
+            except errors.RunNotFoundError:
+                if run_id in self.deleted:
+                    return
+                await asyncio.sleep(TRY_AGAIN_SECONDS)
+            except (errors.StoreError, TimeoutError):
                 await asyncio.sleep(TRY_AGAIN_SECONDS)
             if session.events:
                 after = session.events[-1].id
+
+    def _check_life(self, session: ReaderSession) -> None:
+        """A session is in one life of its run, and never goes back."""
+        if len(session.events) > 1:
+            before, last = (Cursor.parse(str(event.id)) for event in session.events[-2:])
+            if before.epoch != last.epoch or before.seq >= last.seq:
+                text = f"{session.run_id}: a reader got {last} after {before}"
+                self.simulation.findings.append(text)
 
     async def read_feed(self, fleet: Fleet) -> None:
         """Follow the feed until it is cancelled."""
@@ -196,14 +217,25 @@ class Programs:
                 await asyncio.sleep(TRY_AGAIN_SECONDS)
 
     async def write(self, fleet: Fleet, run_id: str) -> None:
-        """Execute a run without a worker: appends by several tasks, some with a version."""
+        """Execute a run without a worker, and perhaps delete it and begin its id anew."""
         self.own_run_ids.append(run_id)
+        await self._live(fleet, run_id, "first")
+        if self.choice.random() < 0.4:
+            self.deleted.add(run_id)
+            await _insistent(fleet, lambda store: store.delete(run_id, force=True))
+            if self.choice.random() < 0.6:
+                await self._live(fleet, run_id, "second")
+
+    async def _live(self, fleet: Fleet, run_id: str, life: str) -> None:
+        """Create a run, append to it by several tasks, sometimes with a version, and end it."""
         await _insistent(fleet, lambda store: store.create(run_id, "own"))
         versions = [1]
 
         async def append(task: int) -> None:
             for number in range(self.choice.randint(1, 4)):
-                event = RunEvent(type=RunEventType.LOG, run_id=run_id, data=f"{task}.{number}")
+                event = RunEvent(
+                    type=RunEventType.LOG, run_id=run_id, data=f"{life}.{task}.{number}"
+                )
                 expected = versions[-1] if self.choice.random() < 0.4 else None
                 with contextlib.suppress(errors.MurmurError):
                     store = await fleet.store()
@@ -214,7 +246,7 @@ class Programs:
         tries = itertools.count()  # The checker finds an event by its values: each try has its own.
 
         def finish(store: WorkStore) -> Awaitable[object]:
-            data = f"last.{next(tries)}"
+            data = f"{life}.last.{next(tries)}"
             last = RunEvent(type=RunEventType.LOG, run_id=run_id, data=data)
             return store.finish(run_id, RunState.COMPLETED, event=last)
 
@@ -258,7 +290,7 @@ async def disturb(simulation: Simulation, crew: Crew, seconds: float) -> None:
             await asyncio.sleep(choice.random() * 3)
             faults.is_away = False
         elif what == "slow":
-            faults.slowest_seconds = choice.choice((0.002, 0.02, 0.1))
+            faults.slowest_seconds = choice.choice((0.002, 0.02, 0.1, 0.6))
         elif what == "clock":
             simulation.clock_error_ms += choice.randint(-4_000, 4_000)
         elif process is None:

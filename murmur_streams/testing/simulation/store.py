@@ -32,6 +32,8 @@ from murmur_streams.testing.recorder import answer_of_error
 T = TypeVar("T")
 
 FEED_ENTRIES = 10_000
+LOST_TOO = 0.3
+"""The part of the writes without an answer that are not done."""
 
 
 @dataclass(eq=False)
@@ -45,7 +47,7 @@ class Faults:
     unavailable: float = 0.0
     """The part of the calls that fail before anything was done, from 0 to 1."""
     unconfirmed: float = 0.0
-    """The part of the writes that are done, and whose caller is not answered."""
+    """The part of the writes whose outcome the caller does not learn; each may be done or not."""
     refused: float = 0.0
     """The part of the writes that a full database refuses."""
     is_away: bool = False
@@ -70,10 +72,13 @@ class Faults:
         if self._happens("refused", self.refused):
             raise errors.StoreFullError("the simulated store is full")
 
-    def after_write(self) -> None:
-        """Let the answer of a write be lost."""
-        if self._happens("unconfirmed", self.unconfirmed):
-            raise errors.OutcomeUnknownError("the simulated store did not confirm a write")
+    def loses_answer(self) -> bool:
+        """Whether the answer of the next write is lost."""
+        return self._happens("unconfirmed", self.unconfirmed)
+
+    def loses_write(self) -> bool:
+        """Whether a write whose answer is lost is not done either."""
+        return self.choice.random() < LOST_TOO
 
     def end(self) -> None:
         """From now on, everything works."""
@@ -217,6 +222,9 @@ class SimulatedDatabase:
 
     def commit(self, changes: Changes) -> Position:
         shared = self._shared
+        is_lost = shared.faults.loses_answer()
+        if is_lost and shared.faults.loses_write():
+            raise errors.OutcomeUnknownError("the simulated store lost a write")
         shared.check_leases(changes)
         last = shared.database.commit(changes)
         shared.commits += 1
@@ -224,7 +232,8 @@ class SimulatedDatabase:
             for _, entry in changes.feed:
                 shared.note(f"entry {entry.run_id} {entry.seq} {dict(entry.fields)}")
         self._seen = shared.commits
-        shared.faults.after_write()
+        if is_lost:
+            raise errors.OutcomeUnknownError("the simulated store did not confirm a write")
         return last
 
     def rollback(self) -> None:
