@@ -267,6 +267,11 @@ ROWS: dict[str, Row] = {
         "A clear error at once; no storm of retries",
         ALONE,
     ),
+    "F48": Row(
+        "A slow network: latency, small packets",
+        "The same results, later",
+        chaos=("bytes come late", "bytes come in pieces", "bytes are held back"),
+    ),
     "F50": Row(
         "A black hole: packets vanish, nothing is closed. A worker waits for work",
         "It claims over a new connection within 11 s; a run that the server gave to the deaf one "
