@@ -108,3 +108,34 @@ def test_a_sentinel_service_runs_until_it_is_interrupted(
     assert service.wait(timeout=30) == 130
     pids = [*started["servers"].values(), *started["sentinels"].values()]
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_a_cluster_runs_until_it_is_interrupted(line: CommandLine, ending: signal.Signals) -> None:
+    """`server start --cluster` prints the URL of a cluster that works, and leaves nothing."""
+    service = line.start("server", "start", "--cluster", "--json")
+    assert service.stdout is not None
+    try:
+        started = json.loads(service.stdout.readline())
+        assert len(started["primaries"]) == len(started["replicas"]) == 3
+        listed = line.run("runs", "--url", started["url"])
+        assert listed.returncode == 0
+    finally:
+        service.send_signal(ending)
+    assert service.wait(timeout=30) == 130
+    pids = [*started["primaries"].values(), *started["replicas"].values()]
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+def test_options_of_different_servers_are_refused(line: CommandLine) -> None:
+    """Before anything is started."""
+    for options, text in (
+        (("--sentinel", "--cluster"), "use one of them"),
+        (("--keep", "--cluster"), "--keep is for the embedded server"),
+        (("--keep", "--sentinel"), "--keep is for the embedded server"),
+        (("--primaries", "4"), "--primaries needs --cluster"),
+        (("--cluster", "--primaries", "2"), "--primaries"),
+    ):
+        refused = line.run("server", "start", *options)
+        assert refused.returncode == 2
+        assert text in " ".join(refused.stderr.split())

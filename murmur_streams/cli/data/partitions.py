@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from murmur_streams.cli.data.redis import ask, raw_connection
+from murmur_streams.cli.data.raw_server import raw_server
 from murmur_streams.cli.shell.command import command, group
 from murmur_streams.cli.shell.session import Session
 from murmur_streams.core.model.errors import StoreConfigurationError
@@ -49,8 +49,8 @@ async def raise_number(session: Session, number: Number, delete_ended: DeleteEnd
 
 async def _number_of(session: Session) -> int:
     # Without a store: opening one with another number of partitions is refused.
-    async with raw_connection(session) as connection:
-        found = await ask(connection, ["HGET", Keys(session.prefix).meta, "partitions"])
+    async with raw_server(session) as server:
+        found = await server.ask(["HGET", Keys(session.prefix).meta, "partitions"])
     if isinstance(found, bytes) and found.isdigit():
         return int(found)
     raise StoreConfigurationError(f"no runs exist under {session.prefix!r} yet")

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
-from collections.abc import AsyncGenerator, Generator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from typing import Annotated, Any, cast
+from collections.abc import Sequence
+from typing import Annotated, cast
 
 import typer
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
 
+from murmur_streams.cli.data.raw_server import Reply, raw_server
 from murmur_streams.cli.shell.command import FAILED, command
 from murmur_streams.cli.shell.session import Session
-from murmur_streams.core.model.errors import InvalidInputError, StoreUnavailableError
-from murmur_streams.stores.redis.connection import failures
-from murmur_streams.stores.redis.connection.topology import topology_of
+from murmur_streams.core.model.errors import InvalidInputError
 
-CONNECT_SECONDS = 5.0
-Reply = object
-"""bytes, int, None, an error, or a list of these."""
 _ENDLESS = frozenset({"MONITOR", "PSUBSCRIBE", "SSUBSCRIBE", "SUBSCRIBE"})
 
 _STATUS = frozenset({b"OK", b"PONG", b"QUEUED"})
@@ -53,7 +45,8 @@ async def redis(session: Session, argv: Argv = None) -> None:
     """Send a command to the server of the runs, and print its reply as redis-cli does.
 
     Options of this program go before the command. Lists are numbered on a terminal, and one
-    element a line elsewhere. Exit code 1 when the server answers with an error.
+    element a line elsewhere. Exit code 1 when the server answers with an error. On a cluster a
+    command goes to the node of its key; one without a key goes to the node of the command before.
 
     Examples:
         murmur-streams redis PING
@@ -63,13 +56,13 @@ async def redis(session: Session, argv: Argv = None) -> None:
     """
     commands = [argv] if argv else _from_stdin()
     ok = True
-    async with raw_connection(session) as connection:
+    async with raw_server(session) as server:
         for each in commands:
-            reply = await ask(connection, each)
+            reply = await server.ask(each)
             _print(session, reply, each)
             ok = ok and not isinstance(reply, Exception)
             while each[0].upper() in _ENDLESS and ok:
-                _print(session, await _read(connection), each)
+                _print(session, await server.read(), each)
     if not ok:
         raise typer.Exit(FAILED)
 
@@ -82,55 +75,6 @@ def _from_stdin() -> list[list[str]]:
     except ValueError as error:
         raise InvalidInputError(f"a line of stdin cannot be read: {error}") from None
     return [argv for argv in lines if argv]
-
-
-@asynccontextmanager
-async def raw_connection(session: Session) -> AsyncGenerator[Any]:
-    """One connection to the server of the runs, without the checks of a store.
-
-    Raises:
-        StoreUnavailableError, StoreConfigurationError: it failed, or was lost.
-    """
-    async with session.redis_store() as store:
-        topology = topology_of(store.client, CONNECT_SECONDS)
-        try:
-            await topology.find()
-            async with topology.pools[0].commands.connection() as connection:
-                yield connection
-        except (failures.NeverSentError, RedisError, OSError) as error:
-            cause = failures.reason_of(error)
-            if failures.fate_of(cause) in failures.FINAL:
-                raise failures.clear_error(cause, store.where) from None
-            raise failures.unavailable(store.where, cause) from None
-        finally:
-            await topology.close()
-
-
-async def ask(connection: Any, argv: Sequence[str]) -> Reply:
-    """Send one command; an error reply is returned, not raised.
-
-    Raises:
-        StoreUnavailableError: the connection was lost.
-    """
-    with _lost_connections():
-        await connection.send_command(*(os.fsencode(argument) for argument in argv))
-    return await _read(connection)
-
-
-async def _read(connection: Any) -> Reply:
-    try:
-        with _lost_connections():
-            return await connection.read_response()
-    except ResponseError as error:
-        return error
-
-
-@contextmanager
-def _lost_connections() -> Generator[None]:
-    try:
-        yield
-    except (RedisConnectionError, OSError) as error:
-        raise StoreUnavailableError(f"the server closed the connection ({error})") from None
 
 
 def _print(session: Session, reply: Reply, argv: Sequence[str]) -> None:

@@ -1,11 +1,13 @@
-"""``murmur-streams server start | stop | status``: the embedded server."""
+"""``murmur-streams server start | stop | status``: the embedded server, and groups to try out."""
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import tempfile
+from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +24,9 @@ from murmur_streams.embedded import (
 )
 from murmur_streams.embedded.launch import find_binary
 
+if TYPE_CHECKING:
+    from murmur_streams.embedded.node import Node
+
 Keep = Annotated[
     bool,
     typer.Option("--keep", help="Let it run while no client is connected, until `server stop`."),
@@ -35,19 +40,53 @@ Sentinel = Annotated[
         help="Instead, start a Sentinel service with two replicas, until Ctrl-C; it keeps no data.",
     ),
 ]
+Cluster = Annotated[
+    bool,
+    typer.Option(
+        "--cluster",
+        help="Instead, start a Redis Cluster, each primary with a replica, until Ctrl-C; it keeps "
+        "no data.",
+    ),
+]
+Primaries = Annotated[
+    int,
+    typer.Option(
+        "--primaries", metavar="N", min=3, max=20, help="With --cluster: how many nodes have slots."
+    ),
+]
 REPLICAS = 2
+PRIMARIES = 3
+"""A failover needs the votes of most primaries, so this is the least number that survives one."""
 
 
 @command("start")
-def start(session: Session, keep: Keep = False, sentinel: Sentinel = False) -> None:
-    """Start the embedded server, or find that it runs; or a Sentinel service to try failovers on.
+def start(
+    session: Session,
+    keep: Keep = False,
+    sentinel: Sentinel = False,
+    cluster: Cluster = False,
+    primaries: Primaries = PRIMARIES,
+) -> None:
+    """Start the embedded server, or find that it runs; or several servers to try failovers on.
 
     Examples:
         murmur-streams server start --keep
         murmur-streams server start --sentinel
+        murmur-streams server start --cluster
+        murmur-streams server start --cluster --primaries 5
     """
-    if sentinel:
-        _serve_sentinels(session)
+    if sentinel and cluster:
+        raise typer.BadParameter("--sentinel and --cluster start different groups; use one of them")
+    if keep and (sentinel or cluster):
+        raise typer.BadParameter("--keep is for the embedded server; a group runs until Ctrl-C")
+    if primaries != PRIMARIES and not cluster:
+        raise typer.BadParameter("--primaries needs --cluster")
+    if sentinel or cluster:
+        with _folder_until_interrupted() as folder:
+            if sentinel:
+                _serve_sentinels(session, folder)
+            else:
+                _serve_cluster(session, folder, primaries)
         return
     _remark_on_url(session)
     if keep:
@@ -91,24 +130,51 @@ server = group(
 )
 
 
-def _serve_sentinels(session: Session) -> None:
-    from murmur_streams.embedded.sentinel_group import sentinel_group
-
-    with tempfile.TemporaryDirectory(prefix="murmur-sentinel-") as folder:
+@contextlib.contextmanager
+def _folder_until_interrupted() -> Generator[Path]:
+    """A folder for a group's files; Ctrl-C and SIGTERM end the block."""
+    with tempfile.TemporaryDirectory(prefix="murmur-group-") as folder:
         # Both, also in a shell's background, where SIGINT begins as ignored.
         for each in (signal.SIGINT, signal.SIGTERM):
             signal.signal(each, signal.default_int_handler)
-        with sentinel_group(find_binary(), Path(folder), REPLICAS) as group:
-            servers = {f"127.0.0.1:{each.port}": each.pid for each in group.servers}
-            sentinels = {f"127.0.0.1:{each.port}": each.pid for each in group.sentinels}
-            lines = [f"server    {address}   pid {pid}" for address, pid in servers.items()]
-            lines += [f"Sentinel  {address}   pid {pid}" for address, pid in sentinels.items()]
-            hint = "kill -9 or kill -STOP a server, and look at what your programs notice"
-            session.print(
-                {"url": group.url, "servers": servers, "sentinels": sentinels},
-                "\n".join([*lines, f"export MURMUR_URL={group.url}", hint, "Ctrl-C ends all"]),
-            )
-            signal.pause()
+        yield Path(folder)
+
+
+def _serve_sentinels(session: Session, folder: Path) -> None:
+    from murmur_streams.embedded.sentinel_group import sentinel_group
+
+    with sentinel_group(find_binary(), folder, REPLICAS) as group:
+        servers, sentinels = _pids(group.servers), _pids(group.sentinels)
+        lines = [f"server    {address}   pid {pid}" for address, pid in servers.items()]
+        lines += [f"Sentinel  {address}   pid {pid}" for address, pid in sentinels.items()]
+        known = {"url": group.url, "servers": servers, "sentinels": sentinels}
+        _print_group(session, known, lines)
+        signal.pause()
+
+
+def _serve_cluster(session: Session, folder: Path, count: int) -> None:
+    from murmur_streams.embedded.cluster_group import cluster_group
+
+    with cluster_group(find_binary(), folder, count) as group:
+        primaries, replicas = _pids(group.nodes[:count]), _pids(group.nodes[count:])
+        lines = [f"primary  {address}   pid {pid}" for address, pid in primaries.items()]
+        lines += [
+            f"replica  {address}   pid {pid}   of {primary}"
+            for (address, pid), primary in zip(replicas.items(), primaries, strict=True)
+        ]
+        known = {"url": group.url, "primaries": primaries, "replicas": replicas}
+        _print_group(session, known, lines)
+        signal.pause()
+
+
+def _pids(nodes: Sequence[Node]) -> dict[str, int]:
+    return {f"127.0.0.1:{each.port}": each.pid for each in nodes}
+
+
+def _print_group(session: Session, known: dict[str, Any], lines: Sequence[str]) -> None:
+    hint = "kill -9 or kill -STOP a server, and look at what your programs notice"
+    url = f"export MURMUR_URL={known['url']}"
+    session.print(known, "\n".join([*lines, url, hint, "Ctrl-C ends all"]))
 
 
 def _remark_on_url(session: Session) -> None:
