@@ -40,6 +40,8 @@ BAD_URLS = {
     "redis+sentinel://127.0.0.1:26379,127.0.0.1:port/runs": "not host or host:port",
     "redis+sentinel://127.0.0.1/runs/zero": "database",
     "redis+sentinel://127.0.0.1/runs?socket_keepalive_time=1": "socket_keepalive_time",
+    "redis+cluster://127.0.0.1/1": "a cluster has only 0",
+    "redis+cluster://127.0.0.1,": "not host or host:port",
     "memory://host": "names no store",
     "embedded://host/path": "names a host",
 }
@@ -59,6 +61,9 @@ SECRET_URLS = [
     f"redis+sentinel://:{SECRET}@127.0.0.1:1,127.0.0.1:2/runs",
     f"redis+sentinel://127.0.0.1:1,127.0.0.1:{SECRET}/runs",
     f"redis+sentinel://127.0.0.1:1/runs?sentinel_password={SECRET}",
+    f"redis+cluster://user:{SECRET}@127.0.0.1:1,127.0.0.1:2",
+    f"redis+cluster://{SECRET}@127.0.0.1:1",
+    f"redis+cluster://127.0.0.1:1,127.0.0.1:{SECRET}",
     f"redis://user:{SECRET}@127.0.0.1:1",
     f"redis://{SECRET}@127.0.0.1:1",
     f"redis://{SECRET}@127.0.0.1:port",
