@@ -9,7 +9,7 @@ from functools import lru_cache
 from redis.crc import key_slot
 from redis.exceptions import RedisError
 
-from murmur_streams.stores.own_tasks import start_task
+from murmur_streams.stores.own_tasks import start_shared_task
 from murmur_streams.stores.redis.connection.connections import Reply
 from murmur_streams.stores.redis.connection.pools import Pools
 from murmur_streams.stores.redis.connection.store_use import StoreUse
@@ -56,7 +56,7 @@ class ServerNode:
     async def prepare_again(self) -> None:
         """Check it and load the scripts, once for all callers: it is a new one, or was emptied."""
         if self._preparing is None or self._preparing.done():
-            self._preparing = start_task(self.preparation.again(), "prepare a server again")
+            self._preparing = start_shared_task(self.preparation.again(), "prepare a server again")
         await asyncio.shield(self._preparing)
 
 

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError, ResponseError
 from murmur_streams.core.model.errors import InvalidInputError, MurmurError, StoreClosedError
 from murmur_streams.core.rules.decide import Answer
 from murmur_streams.stores.bell import Bell
-from murmur_streams.stores.own_tasks import is_cancelled, start_task
+from murmur_streams.stores.own_tasks import is_cancelled, start_shared_task, start_task
 from murmur_streams.stores.redis import readiness
 from murmur_streams.stores.redis.connection import failures
 from murmur_streams.stores.redis.connection.connections import Reply
@@ -107,7 +107,7 @@ class Server:
         if check is None or check.done():
             if check is not None and not check.cancelled() and check.exception() is None:
                 return
-            check = self._ready = start_task(self._check(), "check the server")
+            check = self._ready = start_shared_task(self._check(), "check the server")
         try:
             await asyncio.shield(check)
             self._was_ready = not self._closed

@@ -15,7 +15,7 @@ from redis.exceptions import ClusterDownError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from murmur_streams.core.model.errors import StoreConfigurationError
-from murmur_streams.stores.own_tasks import end_tasks, start_task
+from murmur_streams.stores.own_tasks import end_tasks, start_shared_task, start_task
 from murmur_streams.stores.redis.connection.connections import reply_or_error
 from murmur_streams.stores.redis.connection.failures import NeverSentError, reason_of
 from murmur_streams.stores.redis.connection.maker import Address, AnyClient, ConnectionMaker
@@ -132,7 +132,7 @@ class Cluster:
     async def _ask_once(self) -> bool:
         """Ask all nodes, once for all callers; whether a slot has got another owner."""
         if self._asking is None or self._asking.done():
-            self._asking = start_task(self._ask(), "ask the cluster")
+            self._asking = start_shared_task(self._ask(), "ask the cluster")
         return await asyncio.shield(self._asking)
 
     async def _ask(self) -> bool:

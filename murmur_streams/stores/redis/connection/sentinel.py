@@ -14,7 +14,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
 from murmur_streams.core.model.errors import StoreConfigurationError
-from murmur_streams.stores.own_tasks import end_tasks, start_task
+from murmur_streams.stores.own_tasks import end_tasks, start_shared_task, start_task
 from murmur_streams.stores.redis.connection.maker import Address, AnyClient, ConnectionMaker
 
 logger = logging.getLogger("murmur_streams.redis")
@@ -116,7 +116,7 @@ class Primary:
 
     async def _ask_once(self) -> None:
         if self._asking is None or self._asking.done():
-            self._asking = start_task(self._ask(), "ask the Sentinels")
+            self._asking = start_shared_task(self._ask(), "ask the Sentinels")
         await asyncio.shield(self._asking)
 
     async def _ask(self) -> None:
