@@ -106,6 +106,8 @@ class Server:
         check = self._ready
         if check is None or check.done():
             if check is not None and not check.cancelled() and check.exception() is None:
+                # Also when the callers that waited for it were cancelled before its end.
+                self._was_ready = True
                 return
             check = self._ready = start_shared_task(self._check(), "check the server")
         try:

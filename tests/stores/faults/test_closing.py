@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from murmur_streams.core.model.errors import OutcomeUnknownError, StoreClosedError
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.testing.faults import Fault, FaultProxy, always, calls, commands
+from tests.stores.faults.conftest import StoreMaker
 from tests.stores.faults.events import names_in_journal, names_in_stream, note
 from tests.stores.faults.waiting import wait_for_subscribers, wait_until
 
@@ -149,3 +150,25 @@ async def test_a_cancellation_during_close_stays_a_cancellation(
     await store._writer.close(seconds=0.0)
     with pytest.raises(asyncio.CancelledError):
         await write
+
+
+@pytest.mark.fault("F7")
+async def test_a_cancelled_first_caller_leaves_a_usable_store(
+    proxy: FaultProxy, make_store: StoreMaker
+) -> None:
+    """The check of the server that its call has begun ends without it, and counts."""
+    store = make_store(proxy.url)
+    proxy.stall()
+    first = asyncio.create_task(store.create("first", "work"))
+    await wait_until(lambda: proxy.connections > 0, "the check is under way")
+    first.cancel()
+    await asyncio.wait([first])
+    proxy.resume()
+
+    def is_checked() -> bool:
+        check = store._server._ready
+        return check is not None and check.done()
+
+    await wait_until(is_checked, "the check has ended")
+    await store.create("run", "work")
+    assert (await store.snapshot("run")).version == 1
