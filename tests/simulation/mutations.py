@@ -1,6 +1,6 @@
 """Ways to break the engine on purpose: the simulation has to find each of them.
 
-``python -m tests.simulation.mutations`` prints which part of 300 seeds finds each.
+``python -m tests.simulation.mutations`` prints how many of 200 seeds find each.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from murmur_streams.testing.simulation.store import SimulatedRunStore
 from tests.simulation.__main__ import quiet
 from tests.simulation.scenario import findings_of
 
-SEEDS = 300
+SEEDS = 200
 
 
 def claims_are_not_checked(patch: pytest.MonkeyPatch) -> None:

@@ -230,7 +230,9 @@ class SimulatedDatabase:
         shared.commits += 1
         if shared.note is not None:
             for _, entry in changes.feed:
-                shared.note(f"entry {entry.run_id} {entry.seq} {dict(entry.fields)}")
+                # Without the moment, which is the real clock's.
+                shown = {name: text for name, text in entry.fields.items() if name != "ts"}
+                shared.note(f"entry {entry.run_id} {entry.seq} {shown}")
         self._seen = shared.commits
         if is_lost:
             raise errors.OutcomeUnknownError("the simulated store did not confirm a write")
@@ -326,17 +328,21 @@ class SimulatedRunStore(FileRunStore):
         try:
             answer = await super()._execute(run_id, command, result)
         except errors.OutcomeUnknownError:
+            self._note(call, "unknown")
             raise
         except errors.MurmurError as error:
             call.ended, call.outcome = shared.time(), Outcome.REFUSED
             call.answer = answer_of_error(error)
+            self._note(call, repr(error))
             raise
-        finally:
-            if shared.note is not None:
-                shared.note(f"{type(command).__name__} {run_id}: {call.outcome} {call.answer}")
+        self._note(call, " ".join(answer))
         call.ended = shared.time()
         call.outcome = Outcome.ACKNOWLEDGED if answer[0] == "OK" else Outcome.REFUSED
         # Neither what depends on the moment, nor the version of an end, which has several entries.
         is_judged = answer[0] != "WAIT" and isinstance(command, (Append, Create))
         call.answer = answer if is_judged else None
         return answer
+
+    def _note(self, call: Call, answer: str) -> None:
+        if self._shared.note is not None:
+            self._shared.note(f"{type(call.command).__name__} {call.run_id}: {answer}")
