@@ -9,7 +9,7 @@
 --   OK
 -- WRITES base
 -- COST 1 TIME, 1 SISMEMBER, up to 2 ZRANGEBYSCORE, 1 ZPOPMAX, 1 SPUBLISH
--- include: time, refusals, keys, queue
+-- include: time, refusals, queue
 
 try(wake_if_ready, KEYS[1], ARGV[1], server_ms())
 return {'OK'}

@@ -103,6 +103,19 @@ def test_the_printed_commands_work(line: CommandLine, group: ClusterGroup) -> No
     assert json.loads(number.stdout)["partitions"] == 16
 
 
+def test_the_number_of_partitions_is_raised(line: CommandLine, group: ClusterGroup) -> None:
+    """Each partition records it, on whichever node it is, and all programs go on with it."""
+    where = ("--url", group.url, "--prefix", "raised")
+    line.run("runs", *where)
+    done = line.run("partitions", "raise", "20", *where)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert line.run("partitions", "show", *where).stdout == "20\n"
+    commands = "\n".join(f"HGET raised:{{{number}}}:meta partitions" for number in range(20))
+    assert line.run("redis", *where, stdin=commands).stdout.split() == ["20"] * 20
+    assert line.run("runs", *where).returncode == 2
+    assert line.run("runs", *where, MURMUR_PARTITIONS="20").returncode == 0
+
+
 def test_a_slot_that_no_node_serves_is_an_error(line: CommandLine, group: ClusterGroup) -> None:
     """The keys of other slots are still there."""
     for node in group.nodes:

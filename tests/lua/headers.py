@@ -14,6 +14,11 @@ SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.lua"))
 COMMANDS = sorted(path.stem for path in FOLDER.glob("commands/*.lua"))
 """What ``commit.lua`` executes: functions whose arguments begin at any place of ARGV."""
 INCLUDES = sorted(path.stem for path in (FOLDER / "include").glob("*.lua"))
+CLUSTER = "cluster/"
+"""The names of the files of a cluster alone begin with it."""
+CLUSTER_SCRIPTS = sorted(f"{CLUSTER}{path.stem}" for path in FOLDER.glob("cluster/*.lua"))
+CLUSTER_INCLUDES = sorted(f"{CLUSTER}{path.stem}" for path in FOLDER.glob("cluster/include/*.lua"))
+"""Each of them stands for the include of the same name."""
 SECTIONS = ("KEYS", "ARGV", "RETURNS")
 _INCLUDE = re.compile(r"^-- include: (.+)$", re.MULTILINE)
 _TEXT = re.compile(r"'(?:[^'\\]|\\.)*'|\[\[.*?\]\]", re.DOTALL)
@@ -52,7 +57,8 @@ class Header:
 
 def path_of(name: str, *, include: bool = False) -> Path:
     if include:
-        return FOLDER / "include" / f"{name}.lua"
+        folder = FOLDER / CLUSTER if name.startswith(CLUSTER) else FOLDER
+        return folder / "include" / f"{name.removeprefix(CLUSTER)}.lua"
     return FOLDER / "commands" / f"{name}.lua" if name in COMMANDS else FOLDER / f"{name}.lua"
 
 
@@ -176,7 +182,8 @@ def functions_of(include: str) -> dict[str, str]:
 def reachable_code(script: str) -> str:
     """The script's own code with every included function that it calls, directly or not."""
     functions: dict[str, str] = {}
-    for name in INCLUDES:
+    of_cluster = CLUSTER_INCLUDES if script.startswith(CLUSTER) else ()
+    for name in (*INCLUDES, *of_cluster):
         functions |= functions_of(name)
     code, wanted = [code_of(path_of(script))], list[str]()
     seen: set[str] = set()

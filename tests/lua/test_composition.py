@@ -18,12 +18,14 @@ from murmur_streams.stores.redis.scripts import (
     script_folder,
 )
 from tests.lua.bytecode import compiled
-from tests.lua.headers import COMMANDS, SCRIPTS, path_of
+from tests.lua.headers import CLUSTER, CLUSTER_SCRIPTS, COMMANDS, SCRIPTS, path_of
 
 MOST_LOCALS, MOST_UPVALUES = 200, 60
 """The limits of Lua 5.1: of a chunk, and of each function."""
 TEXTS = {name: script.text for name, script in load_scripts().items()}
 TEXTS["library"] = load_library().text
+TEXTS |= {f"{CLUSTER}{name}": script.text for name, script in load_scripts(is_cluster=True).items()}
+TEXTS[f"{CLUSTER}library"] = load_library(is_cluster=True).text
 every_text = pytest.mark.parametrize("name", TEXTS)
 
 USED = """-- include: tools
@@ -71,7 +73,7 @@ def names_without_use(code: str) -> list[str]:
 def test_no_text_comes_near_the_limits_of_lua(name: str) -> None:
     """A library that has too many locals or upvalues is not loaded, and nothing else would tell."""
     text = TEXTS[name]
-    chunk = compiled(text.split("\n", 1)[1] if name == "library" else text)
+    chunk = compiled(text.split("\n", 1)[1] if name.endswith("library") else text)
     assert chunk.most_locals() < MOST_LOCALS
     assert max(len(function.upvalues) for function in chunk.all()) < MOST_UPVALUES
 
@@ -82,6 +84,8 @@ def test_the_commands_are_those_of_the_commit_scripts() -> None:
         "commit": COMMANDS,
         HOT_COMMIT: [*HOT_COMMANDS],
         "library": COMMANDS,
+        "cluster/commit": COMMANDS,
+        "cluster/library": COMMANDS,
     }.items():
         text = TEXTS[name]
         table = ", ".join(f"{each} = {each}" for each in sorted(commands))
@@ -94,14 +98,17 @@ def test_the_commands_are_those_of_the_commit_scripts() -> None:
 
 def test_the_librarys_name_is_that_of_its_code() -> None:
     """Programs of two versions load two libraries; every function has the library's name."""
-    library = load_library()
-    assert library.text.startswith(f"#!lua name={library.name}\n")
-    names = re.findall(r"register_function\((?:\{function_name = )?'(\w+)'", library.text)
     functions = [*SCRIPTS, "commit_freeing", "loaded"]
-    assert sorted(names) == sorted(library.function(each) for each in functions)
+    of_cluster = [*functions, *(name.removeprefix(CLUSTER) for name in CLUSTER_SCRIPTS)]
+    libraries = (load_library(), functions), (load_library(is_cluster=True), of_cluster)
+    for library, expected in libraries:
+        assert library.text.startswith(f"#!lua name={library.name}\n")
+        names = re.findall(r"register_function\((?:\{function_name = )?'(\w+)'", library.text)
+        assert sorted(names) == sorted(library.function(each) for each in expected)
+    assert libraries[0][0].name != libraries[1][0].name
 
 
-@pytest.mark.parametrize("script", [*SCRIPTS, *COMMANDS])
+@pytest.mark.parametrize("script", [*SCRIPTS, *COMMANDS, *CLUSTER_SCRIPTS])
 def test_every_local_of_a_script_has_a_use(script: str) -> None:
     """A name that is never read is a mistake."""
     code = "\n".join(
@@ -128,3 +135,17 @@ def test_composing_drops_unused_functions_and_inlines_numbers(tmp_path: Path) ->
     (tmp_path / "include" / "tools.lua").write_text(TOOLS)
     (tmp_path / "used.lua").write_text(USED)
     assert compose(tmp_path / "used.lua", Sources(tmp_path)) == COMPOSED
+
+
+def test_an_include_of_a_cluster_replaces_the_usual_one(tmp_path: Path) -> None:
+    """Only on a cluster, and only the one of the same name."""
+    for folder, text in (("", "return 1"), ("cluster", "return 2")):
+        (tmp_path / folder / "include").mkdir(parents=True)
+        path = tmp_path / folder / "include" / "tools.lua"
+        path.write_text(f"local function second(x) {text} end\n")
+    (tmp_path / "used.lua").write_text("-- include: tools\nreturn second(KEYS[1])\n")
+    (tmp_path / "cluster" / "more.lua").write_text("return 3\n")
+    for is_cluster, number, names in ((False, 1, ["used"]), (True, 2, ["more", "used"])):
+        sources = Sources(tmp_path, is_cluster)
+        assert f"return {number}" in compose(tmp_path / "used.lua", sources)
+        assert sorted(path.stem for path in sources.scripts()) == names

@@ -6,10 +6,14 @@ import re
 
 import pytest
 
+from murmur_streams.stores.redis.script_rights import CLUSTER_PROBES
 from murmur_streams.stores.redis.scripts import HOT_COMMIT, load_library, load_scripts
 from tests.key_audit import key_table
 from tests.lua.generated import failure_texts_lua, states_lua
 from tests.lua.headers import (
+    CLUSTER,
+    CLUSTER_INCLUDES,
+    CLUSTER_SCRIPTS,
     COMMANDS,
     INCLUDES,
     SCRIPTS,
@@ -28,15 +32,18 @@ from tests.lua.headers import (
 
 TEXTS = {name: script.text for name, script in load_scripts().items()}
 TEXTS["library"] = load_library().text
+TEXTS |= {f"{CLUSTER}{name}": script.text for name, script in load_scripts(is_cluster=True).items()}
+TEXTS[f"{CLUSTER}library"] = load_library(is_cluster=True).text
 """All that a server is sent."""
 RUN_KEYS = set(re.findall(r"^    (\w+) = ", functions_of("keys")["keys_of_run"], re.MULTILINE))
-every_header = pytest.mark.parametrize("script", [*SCRIPTS, *COMMANDS])
-every_script = pytest.mark.parametrize("script", SCRIPTS)
+every_header = pytest.mark.parametrize("script", [*SCRIPTS, *COMMANDS, *CLUSTER_SCRIPTS])
+every_script = pytest.mark.parametrize("script", [*SCRIPTS, *CLUSTER_SCRIPTS])
 every_command = pytest.mark.parametrize("command", COMMANDS)
 every_text = pytest.mark.parametrize("name", TEXTS)
 every_file = pytest.mark.parametrize(
     ("name", "include"),
-    [(name, False) for name in [*SCRIPTS, *COMMANDS]] + [(name, True) for name in INCLUDES],
+    [(name, False) for name in [*SCRIPTS, *COMMANDS, *CLUSTER_SCRIPTS]]
+    + [(name, True) for name in [*INCLUDES, *CLUSTER_INCLUDES]],
 )
 ARGUMENT = re.compile(r"(text|texts|integer|0 or 1)( or '')?\b.*")
 GROUPS = re.compile(r"groups: \w+ (text|integer)( or '')?(, \w+ (text|integer|texts)( or '')?)*")
@@ -147,6 +154,8 @@ def test_the_keys_that_are_used_are_those_that_are_declared(script: str) -> None
     """Script and includes are searched for KEYS."""
     code = reachable_code(script)
     used = {int(number) for number in re.findall(r"KEYS\[(\d+)\]", code)}
+    # A script that serves a partition is always sent its feed.
+    used |= {2} if script in CLUSTER_SCRIPTS else set()
     assert used == {row.number for row in header_of(script).keys}
     assert len(re.findall(r"\bKEYS\b", code)) == len(re.findall(r"KEYS\[\d+\]", code))
 
@@ -262,7 +271,7 @@ def test_keys_that_are_written_by_name_are_declared(script: str) -> None:
 def test_a_file_names_each_include_that_it_uses(name: str, include: bool) -> None:
     """Each called function's own include is named, and no include is named in vain."""
     used = used_names(path_of(name, include=include))
-    others = [each for each in INCLUDES if not (include and each == name)]
+    others = [each for each in INCLUDES if not (include and each == name.removeprefix(CLUSTER))]
     needed = {each for each in others if names_of(each) & used}
     assert set(included(name, include=include)) == needed
 
@@ -299,9 +308,43 @@ def test_the_generated_tables_are_not_stale() -> None:
 
 def test_every_script_has_a_hash_of_its_own() -> None:
     """Two equal scripts would be one too many."""
-    scripts = load_scripts()
+    scripts, of_cluster = load_scripts(), load_scripts(is_cluster=True)
     assert set(scripts) == {*SCRIPTS, HOT_COMMIT}
-    assert len({script.sha for script in scripts.values()}) == len(scripts)
+    more = {name.removeprefix(CLUSTER) for name in CLUSTER_SCRIPTS}
+    assert set(of_cluster) == {*scripts, *more}
+    for each in (scripts, of_cluster):
+        assert len({script.sha for script in each.values()}) == len(each)
+
+
+@pytest.mark.parametrize("name", CLUSTER_INCLUDES)
+def test_an_include_of_a_cluster_stands_for_another(name: str) -> None:
+    """It defines the same functions with the same parameters, so that no caller has to know."""
+    usual = functions_of(name.removeprefix(CLUSTER))
+    of_cluster = functions_of(name)
+    heads = [
+        {text.split("\n")[0] for text in functions.values()} for functions in (usual, of_cluster)
+    ]
+    assert heads[0] == heads[1]
+
+
+def test_a_script_that_wakes_no_worker_is_the_same_on_a_cluster() -> None:
+    """It has no line of its own there: every rule of a run is one text."""
+    usual, of_cluster = load_scripts(), load_scripts(is_cluster=True)
+    same = {name for name in usual if "SPUBLISH" not in of_cluster[name].text}
+    assert same > {"claim", "heartbeat", "confirm", HOT_COMMIT}
+    for name in same:
+        own = set(of_cluster[name].text.splitlines()) - set(usual[name].text.splitlines())
+        assert own == set()
+
+
+@every_text
+def test_commands_of_a_cluster_alone_are_checked_where_called(name: str) -> None:
+    """Elsewhere a user needs no right to them; where they are called, the right is checked."""
+    text = TEXTS[name]
+    called = {each for each in CLUSTER_PROBES if f"redis.call('{each}'" in text}
+    asked = {each for each in CLUSTER_PROBES if f"not allowed('{each}'" in text}
+    assert called == asked
+    assert not called or name.startswith(CLUSTER)
 
 
 def test_a_commit_reads_its_record_before_everything_else() -> None:
@@ -315,7 +358,7 @@ def test_a_commit_reads_its_record_before_everything_else() -> None:
 
 def test_only_commit_executes_commands() -> None:
     """Every other script stands for itself: no command is written without a record."""
-    for name in set(SCRIPTS) - {"commit"}:
+    for name in {*SCRIPTS, *CLUSTER_SCRIPTS} - {"commit"}:
         assert not set(COMMANDS) & set(re.findall(r"local function (\w+)", TEXTS[name]))
 
 

@@ -46,18 +46,20 @@ async def raise_partitions(
             for run in page:
                 await store.delete(run.run_id)
     partitions = Keys(keys.prefix, number)
-    # In one transaction: from this moment on, every program with the old number is rejected. If
-    # meta were written first, a new program could start and create runs by the new number in a
-    # partition that still accepts runs by the old one.
-    await server.read_all(
-        ("MULTI",),
-        ("HSET", keys.meta, "partitions", number),
-        *(
-            ("HSET", partitions.partition_meta(each), "partitions", number)
-            for each in partitions.all_partitions
-        ),
-        ("EXEC",),
-    )
+    meta = ("HSET", keys.meta, "partitions", number)
+    each_partition = [
+        ("HSET", partitions.partition_meta(each), "partitions", number)
+        for each in partitions.all_partitions
+    ]
+    # From this moment on, every program with the old number is rejected. If meta were written
+    # first, a new program could start and create runs by the new number in a partition that still
+    # accepts runs by the old one.
+    if server.is_cluster:
+        # No transaction has keys of several nodes. One that is cut off between the two is repeated.
+        await server.read_all(*each_partition)
+        await server.read_all(meta)
+    else:
+        await server.read_all(("MULTI",), meta, *each_partition, ("EXEC",))
 
 
 async def count_runs(store: RedisRunStore) -> tuple[int, int]:
