@@ -24,7 +24,9 @@ MOST_LOCALS, MOST_UPVALUES = 200, 60
 """The limits of Lua 5.1: of a chunk, and of each function."""
 TEXTS = {name: script.text for name, script in load_scripts().items()}
 TEXTS["library"] = load_library().text
-TEXTS |= {f"{CLUSTER}{name}": script.text for name, script in load_scripts(is_cluster=True).items()}
+TEXTS.update(
+    (f"{CLUSTER}{name}", script.text) for name, script in load_scripts(is_cluster=True).items()
+)
 TEXTS[f"{CLUSTER}library"] = load_library(is_cluster=True).text
 every_text = pytest.mark.parametrize("name", TEXTS)
 

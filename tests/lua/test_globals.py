@@ -16,7 +16,9 @@ SERVERS_OWN = {
 }
 OF_A_CALL = {"KEYS", "ARGV", "CALL"}
 TEXTS = {name: script.text for name, script in load_scripts().items()}
-TEXTS |= {f"cluster/{name}": script.text for name, script in load_scripts(is_cluster=True).items()}
+TEXTS.update(
+    (f"cluster/{name}", script.text) for name, script in load_scripts(is_cluster=True).items()
+)
 LIBRARY = load_library().text.split("\n", 1)[1]
 """Without the line that names it."""
 every_text = pytest.mark.parametrize("name", [*TEXTS, "library"])

@@ -32,7 +32,9 @@ from tests.lua.headers import (
 
 TEXTS = {name: script.text for name, script in load_scripts().items()}
 TEXTS["library"] = load_library().text
-TEXTS |= {f"{CLUSTER}{name}": script.text for name, script in load_scripts(is_cluster=True).items()}
+TEXTS.update(
+    (f"{CLUSTER}{name}", script.text) for name, script in load_scripts(is_cluster=True).items()
+)
 TEXTS[f"{CLUSTER}library"] = load_library(is_cluster=True).text
 """All that a server is sent."""
 RUN_KEYS = set(re.findall(r"^    (\w+) = ", functions_of("keys")["keys_of_run"], re.MULTILINE))
