@@ -96,6 +96,8 @@ class ClusterGroup:
         _ask(node, "MEET", "127.0.0.1", self._any().port)
         wait_for(lambda: self._knows_all(node), "the new node knows the others")
         wait_for(self._know_each_other, "the nodes know the new one")
+        # Until then it takes no keys.
+        wait_for(self._is_whole, "the new node is well")
         return node
 
     def primary_of(self, slot: int) -> Node:
@@ -169,7 +171,8 @@ class ClusterGroup:
         return Node(self._binary, self._folder / f"node{number}", own)
 
     def _answering(self) -> list[Node]:
-        return [node for node in self.nodes if node.is_started and node.answers()]
+        fine = [node for node in self.nodes if node.is_started and not node.is_frozen]
+        return [node for node in fine if node.answers()]
 
     def _any(self) -> Node:
         return next(node for node in self._answering())

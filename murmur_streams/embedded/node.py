@@ -41,7 +41,7 @@ class Node:
         password: str | None = None,
     ) -> None:
         # A node of a cluster has a second port, 10,000 above the first.
-        self.port = free_port(below=55_536)
+        self.port = free_port(further=10_000)
         self.announced_port = self.port
         """Where others reach it: the port of a proxy, if there is one."""
         self.folder = folder
@@ -50,6 +50,7 @@ class Node:
         self.settings = [*settings]
         self._is_sentinel = sentinel
         self._process: subprocess.Popen[bytes] | None = None
+        self.is_frozen = False
 
     def announce(self, port: int) -> None:
         """Let others reach it through a proxy on this port; before its start."""
@@ -118,6 +119,7 @@ class Node:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+            self.is_frozen = False
             self._process = None
 
     def stop(self) -> None:
@@ -131,10 +133,12 @@ class Node:
     def freeze(self) -> None:
         """Stop it: it keeps its connections and answers nothing."""
         os.kill(self.pid, signal.SIGSTOP)
+        self.is_frozen = True
 
     def thaw(self) -> None:
         """Let it go on."""
         os.kill(self.pid, signal.SIGCONT)
+        self.is_frozen = False
 
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:
@@ -153,11 +157,14 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.05)
 
 
-def free_port(below: int = 65_536) -> int:
-    """A free port on loopback."""
+def free_port(*, further: int = 0) -> int:
+    """A free port on loopback, where the port that is ``further`` is free, too."""
     while True:
-        with socket.socket() as probe:
+        with socket.socket() as probe, socket.socket() as another:
             probe.bind(("127.0.0.1", 0))
             port = int(probe.getsockname()[1])
-        if port < below:
-            return port
+            if not further:
+                return port
+            with contextlib.suppress(OSError, OverflowError):
+                another.bind(("127.0.0.1", port + further))
+                return port

@@ -43,7 +43,7 @@ _REPLICATION = ("repl-timeout 3", "repl-ping-replica-period 1")
 @contextlib.asynccontextmanager
 async def cluster(folder: Path, seed: int) -> AsyncGenerator[World]:
     """Three primaries and their replicas behind proxies, and 16 partitions."""
-    ports = [free_port(below=55_536) for _ in range(PRIMARIES * (1 + REPLICAS))]
+    ports = [free_port(further=10_000) for _ in range(PRIMARIES * (1 + REPLICAS))]
     binary = await asyncio.to_thread(server_binary)
     settings = [*ADMIN_SETTINGS, *_REPLICATION, *settings_of_server()]
     group = ClusterGroup(binary, folder, PRIMARIES, REPLICAS, settings, ports)

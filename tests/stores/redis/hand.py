@@ -84,7 +84,7 @@ class HandWriter:
         keys = server.keys.commit_keys(server.keys.partition(run_id))
         while True:
             command = server.loader(0).command(COMMIT, keys, self.arguments(call))
-            reply: Reply = await server.nodes.all[0].commands.call(*command)
+            reply: Reply = await server.nodes.of_key(keys[0]).commands.call(*command)
             if reply[0] != b"UNCONFIRMED":
                 return reply
             await server.mend(keys[0], UnconfirmedError())

@@ -30,6 +30,8 @@ LOOK_SECONDS = 1.0
 connection: without this, its callers would wait until their calls have run out of time."""
 ASK_SECONDS = 1.0
 """How long the nodes get to answer, all at once."""
+MOMENT_SECONDS = 0.1
+"""How long the others still get when most have answered."""
 ANEW_SECONDS = 10.0
 """News of a failover reach every node within a few seconds. If most nodes still name lower epochs
 after this time, the cluster was set up anew."""
@@ -125,7 +127,7 @@ class Cluster:
 
     async def _look(self, address: Address, pools: Pools) -> None:
         """Ask one node, on a connection that is kept."""
-        async with asyncio.timeout(ASK_SECONDS):
+        async with asyncio.timeout(LOOK_SECONDS / 2):
             replies = await pools.commands.every_reply(_VIEW)
         await self._learn([self._read(address, *replies)])
 
@@ -140,7 +142,7 @@ class Cluster:
         addresses = [*dict.fromkeys([*self._serving, *replicas, *self._first])]
         asks = [asyncio.create_task(self._view_of(each)) for each in addresses]
         try:
-            done, _ = await asyncio.wait(asks, timeout=ASK_SECONDS)
+            done = await _most_of(asks)
         finally:
             await end_tasks(asks)
         failed = [error for task in done if (error := task.exception()) is not None]
@@ -225,6 +227,22 @@ class Cluster:
         return [
             f"{each.first}-{each.last} {each.address[0]}:{each.address[1]}" for each in self._ranges
         ]
+
+
+async def _most_of(asks: Sequence[asyncio.Task[list[SlotRange]]]) -> set[asyncio.Task[Any]]:
+    """Wait until most nodes have answered, and a moment for the others: one may be frozen."""
+    until = asyncio.get_running_loop().time() + ASK_SECONDS
+    done, waiting = set[asyncio.Task[Any]](), set(asks)
+    while waiting and (left := until - asyncio.get_running_loop().time()) > 0:
+        answered = [task for task in done if task.exception() is None]
+        patience = MOMENT_SECONDS if 2 * len(answered) > len(asks) else left
+        more, waiting = await asyncio.wait(
+            waiting, timeout=min(patience, left), return_when=asyncio.FIRST_COMPLETED
+        )
+        done |= more
+        if not more:
+            break
+    return done
 
 
 def _owners(ranges: Sequence[SlotRange]) -> list[tuple[int, int, Address]]:

@@ -1,0 +1,141 @@
+"""Histories on a cluster: replicated writes keep every promise, whatever happens to a node."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from redis.crc import key_slot
+
+from murmur_streams import Fleet
+from murmur_streams.core.model.errors import RunCancelledError
+from murmur_streams.core.model.states import RunState
+from murmur_streams.embedded.cluster_group import ClusterGroup
+from murmur_streams.embedded.node import Node, wait_for
+from murmur_streams.stores.redis.keys import Keys
+from murmur_streams.stores.redis.replication import Durability
+from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.testing.checker import check
+from murmur_streams.testing.history import History, stored_runs
+from murmur_streams.testing.recorder import Recorder
+from tests.cluster_service import cluster_service
+from tests.fleet.working import working
+from tests.history.test_failovers import acknowledged, read, write
+from tests.running_server import short_folder
+from tests.stores.faults.waiting import wait_until
+
+PARTITIONS = 16
+Fault = Callable[[ClusterGroup, Node, int], None]
+
+
+def replaced(begin: Callable[[ClusterGroup, Node], None]) -> Fault:
+    """A fault after which the replica takes the slots over; then the node comes back.
+
+    Replicated writes wait for it: the new primary has no other replica.
+    """
+
+    def act(group: ClusterGroup, node: Node, slot: int) -> None:
+        begin(group, node)
+        wait_for(lambda: group.primary_of(slot) is not node, "another primary")
+        if node.is_frozen:
+            node.thaw()
+        elif not node.is_started:
+            node.start()
+
+    return act
+
+
+def another_primary(group: ClusterGroup, node: Node) -> Node:
+    return next(
+        found for slot in range(0, 16_384, 1_000) if (found := group.primary_of(slot)) is not node
+    )
+
+
+FAULTS: dict[str, Fault] = {
+    "killed": replaced(lambda _, node: node.kill()),
+    "frozen": replaced(lambda _, node: node.freeze()),
+    "in order": replaced(ClusterGroup.fail_over),
+    "slot moved": lambda group, node, slot: group.move_slot(slot, another_primary(group, node)),
+    "slot moved at once": lambda group, node, slot: group.move_slot_at_once(
+        slot, another_primary(group, node)
+    ),
+    "slot moved to a new node": lambda group, _, slot: group.move_slot(slot, group.add_node()),
+}
+
+
+def one_run_in_each(keys: Keys) -> list[str]:
+    """A run in each partition."""
+    found: dict[int, str] = {}
+    number = 0
+    while len(found) < keys.partitions:
+        run_id, number = f"run{number}", number + 1
+        found.setdefault(keys.partition(run_id), run_id)
+    return [found[partition] for partition in keys.all_partitions]
+
+
+def acknowledged_of(history: History, run_id: str) -> int:
+    calls = [call for call in history.calls if call.run_id == run_id]
+    return acknowledged(History(calls=calls))
+
+
+@pytest.mark.parametrize("what", FAULTS)
+async def test_a_cluster_keeps_every_promise(what: str) -> None:
+    """Writers and readers in every partition while the node of one of them is lost, or its slot."""
+    history, is_over = History(may_rewind=True), asyncio.Event()
+    with short_folder() as folder, cluster_service(folder) as group:
+        # The new node has no replica that could confirm a write.
+        durability: Durability = "primary" if "new node" in what else "replicated"
+        async with RedisRunStore(group.url, durability=durability) as store:
+            recorder, runs = Recorder(store, history), one_run_in_each(store._keys)
+            await asyncio.gather(*(recorder.create(run_id, "work") for run_id in runs))
+            readers = [asyncio.create_task(read(recorder, run_id)) for run_id in runs]
+            writers = [
+                asyncio.create_task(write(recorder, run_id, "a", is_over)) for run_id in runs
+            ]
+            await wait_until(lambda: acknowledged(history) > 500, "writes are under way")
+            slot = key_slot(store._keys.base(0).encode())
+            node = group.primary_of(slot)
+            await asyncio.to_thread(FAULTS[what], group, node, slot)
+            before = acknowledged_of(history, runs[0])
+
+            def goes_on() -> bool:
+                return acknowledged_of(history, runs[0]) > before + 50
+
+            await wait_until(goes_on, "writes to the lost node go on")
+            is_over.set()
+            await asyncio.gather(*writers)
+            for run_id in runs:
+                await recorder.finish(run_id, RunState.COMPLETED)
+            await asyncio.gather(*readers)
+            assert check(history, await stored_runs(store, runs)) == []
+
+
+@pytest.mark.parametrize("what", ["killed", "slot moved"])
+async def test_a_fleet_goes_on_while_a_node_is_lost(what: str) -> None:
+    """Every run that was submitted ends once, and a cancel reaches the worker of a running one."""
+    with short_folder() as folder, cluster_service(folder) as group:
+        fleet, counts = Fleet(group.url, durability="replicated"), dict[int, int]()
+
+        @fleet.agent
+        async def counting(number: int) -> int:
+            counts[number] = counts.get(number, 0) + 1
+            return number
+
+        @fleet.agent
+        async def endless(number: int) -> int:
+            await asyncio.sleep(3_600)
+            return number
+
+        async with fleet, working(fleet):
+            slot = key_slot(Keys("murmur:runs", PARTITIONS).base(0).encode())
+            node = group.primary_of(slot)
+            waiting = await fleet.submit("endless", 0)
+            fault = asyncio.create_task(asyncio.to_thread(FAULTS[what], group, node, slot))
+            handles = [await fleet.submit("counting", number) for number in range(100)]
+            await fault
+            assert [await handle.output(timeout=30) for handle in handles] == [*range(100)]
+            assert set(counts) == {*range(100)}
+            await waiting.cancel()
+            with pytest.raises(RunCancelledError):
+                await waiting.output(timeout=30)
