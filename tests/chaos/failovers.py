@@ -89,7 +89,7 @@ class FailoverReport:
     switch_seconds: float = 0.0
     """From the fault until the first Sentinel named the new primary."""
     agree_seconds: float = 0.0
-    """From then until most of them did."""
+    """From then until most of them had finished the switch (``+switch-master``)."""
     resume_seconds: float = 0.0
     """From then until the new primary had acknowledged a write."""
     acknowledged: int = 0
@@ -192,19 +192,20 @@ async def _switch(group: SentinelGroup, how: str) -> tuple[Node, float, float]:
     """Bring another server to power.
 
     Returns:
-        The old primary, and when the first and most of the Sentinels named the new one.
+        The old primary, when the first Sentinel named the new one, and when most had switched.
     """
     old = group.primary
 
-    def wait(count: int) -> float:
+    def wait(count: int, port_of: Callable[[Any], int]) -> float:
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while sum(_names_another(sentinel, old) for sentinel in group.sentinels) < count:
+        while sum(_ask(each, port_of) != old.port for each in group.sentinels) < count:
             assert time.monotonic() < deadline, "the Sentinels name no other primary"
             time.sleep(0.002)
         return time.monotonic()
 
     most = len(group.sentinels) // 2 + 1
-    waiting = [asyncio.create_task(asyncio.to_thread(wait, count)) for count in (1, most)]
+    asked = [(1, _named_port), (most, _switched_port)]
+    waiting = [asyncio.create_task(asyncio.to_thread(wait, *each)) for each in asked]
     if how.startswith("killed"):
         old.kill()
     elif how.startswith("frozen"):
@@ -214,9 +215,19 @@ async def _switch(group: SentinelGroup, how: str) -> tuple[Node, float, float]:
     return old, await waiting[0], await waiting[1]
 
 
-def _names_another(sentinel: Node, old: Node) -> bool:
+def _ask(sentinel: Node, port_of: Callable[[Any], int]) -> int:
     with sentinel.client as client:
-        return int(cast("Any", client).sentinel_get_master_addr_by_name(SERVICE)[1]) != old.port
+        return port_of(client)
+
+
+def _named_port(client: Any) -> int:
+    """The primary for new programs: the promoted one, also before the failover has ended."""
+    return int(client.sentinel_get_master_addr_by_name(SERVICE)[1])
+
+
+def _switched_port(client: Any) -> int:
+    """The primary that the Sentinel monitors."""
+    return int(client.sentinel_master(SERVICE)["port"])
 
 
 def _repair(old: Node, how: str) -> None:
@@ -318,7 +329,7 @@ def summary(how: str, durability: str, reports: list[FailoverReport]) -> str:
         f"{durability}, {how}: {len(reports)} failovers; Sentinels switched after "
         f"{median(switches):.2f} s (at most {max(switches):.2f} s); writes went on "
         f"{median(resumes):.3f} s after the switch (at most {max(resumes):.3f} s), and at "
-        f"most {max(after_most):.3f} s after most Sentinels had named the new primary; "
+        f"most {max(after_most):.3f} s after most Sentinels had switched; "
         f"{total['acknowledged']} writes acknowledged, {total['lost']} lost, of which "
         f"{total['reported']} reported; {total['resets']} readers reset; "
         f"{sum(len(each.violations) for each in reports)} violations"
