@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import re
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
+from typing import Any, cast
 
 from redis.asyncio import Redis
 from redis.crc import key_slot
 from redis.exceptions import RedisError
 
 from murmur_streams.core.model.errors import EmbeddedServerError
-from murmur_streams.embedded.cluster_group import ClusterGroup
+from murmur_streams.embedded.cluster_group import ClusterGroup, id_of
 from murmur_streams.embedded.node import Node, free_port, wait_for
 from murmur_streams.testing.faults import (
     Act,
@@ -112,11 +114,27 @@ async def _until_whole(group: ClusterGroup) -> None:
                 await asyncio.to_thread(node.start)
         try:
             await asyncio.to_thread(group.wait_until_whole)
-        except EmbeddedServerError:
+            await asyncio.to_thread(_end_moves, group)
+        except (EmbeddedServerError, RedisError, OSError):
             if not tries_left:
                 raise
         else:
             return
+
+
+def _end_moves(group: ClusterGroup) -> None:
+    """End the moves that another fault has interrupted: their partitions stand still till then."""
+    by_id = {id_of(node): node for node in group.nodes}
+    for node in group.nodes:
+        with node.client as client:
+            client.response_callbacks.clear()
+            known: bytes = cast("Any", client).execute_command("CLUSTER", "NODES")
+            (own,) = [line for line in known.decode().splitlines() if "myself" in line.split()[2]]
+            for slot, arrow, other in re.findall(r"\[(\d+)(->-|-<-)(\w+)\]", own):
+                if arrow == "->-" and other in by_id:
+                    _end_move(group, int(slot), by_id[other])
+                else:
+                    cast("Any", client).execute_command("CLUSTER", "SETSLOT", slot, "STABLE")
 
 
 def _of_processes(group: ClusterGroup, choice: random.Random) -> dict[str, Act]:

@@ -31,7 +31,7 @@ from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.limits import new_run_id
 from murmur_streams.core.model.states import TERMINAL_STATES, RunState
 from murmur_streams.embedded.node import PATIENCE_SECONDS, Node
-from murmur_streams.embedded.sentinel_group import SentinelGroup
+from murmur_streams.embedded.sentinel_group import SERVICE, SentinelGroup
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.testing.checker import check
 from murmur_streams.testing.history import Call, History, Outcome, stored_runs
@@ -87,7 +87,9 @@ class FailoverReport:
     """What one failover did."""
 
     switch_seconds: float = 0.0
-    """From the fault until the Sentinels named the new primary."""
+    """From the fault until the first Sentinel named the new primary."""
+    agree_seconds: float = 0.0
+    """From then until most of them had finished the switch (``+switch-master``)."""
     resume_seconds: float = 0.0
     """From then until the new primary had acknowledged a write."""
     acknowledged: int = 0
@@ -167,8 +169,8 @@ async def one_failover(
         await asyncio.to_thread(_link_replicas, group.primary, "-")
         await asyncio.sleep(CUT_SECONDS)
     began = time.monotonic()
-    old, switched = await _switch(group, how)
-    report.switch_seconds = switched - began
+    old, switched, agreed = await _switch(group, how)
+    report.switch_seconds, report.agree_seconds = switched - began, agreed - switched
     at_switch = count()
     await wait_until(lambda: count() > at_switch + AFTER, "writes go on")
     await asyncio.to_thread(_repair, old, how)
@@ -186,25 +188,46 @@ async def one_failover(
     return report
 
 
-async def _switch(group: SentinelGroup, how: str) -> tuple[Node, float]:
-    """Bring another server to power; returns the old primary, and when Sentinels named the new."""
+async def _switch(group: SentinelGroup, how: str) -> tuple[Node, float, float]:
+    """Bring another server to power.
+
+    Returns:
+        The old primary, when the first Sentinel named the new one, and when most had switched.
+    """
     old = group.primary
 
-    def wait() -> float:
+    def wait(count: int, port_of: Callable[[Any], int]) -> float:
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while group.primary is old:
-            assert time.monotonic() < deadline, "no Sentinel names another primary"
+        while sum(_ask(each, port_of) != old.port for each in group.sentinels) < count:
+            assert time.monotonic() < deadline, "the Sentinels name no other primary"
             time.sleep(0.002)
         return time.monotonic()
 
-    waiting = asyncio.create_task(asyncio.to_thread(wait))
+    most = len(group.sentinels) // 2 + 1
+    asked = [(1, _named_port), (most, _switched_port)]
+    waiting = [asyncio.create_task(asyncio.to_thread(wait, *each)) for each in asked]
     if how.startswith("killed"):
         old.kill()
     elif how.startswith("frozen"):
         old.freeze()
     else:
         await asyncio.to_thread(group.fail_over)
-    return old, await waiting
+    return old, await waiting[0], await waiting[1]
+
+
+def _ask(sentinel: Node, port_of: Callable[[Any], int]) -> int:
+    with sentinel.client as client:
+        return port_of(client)
+
+
+def _named_port(client: Any) -> int:
+    """The primary for new programs: the promoted one, also before the failover has ended."""
+    return int(client.sentinel_get_master_addr_by_name(SERVICE)[1])
+
+
+def _switched_port(client: Any) -> int:
+    """The primary that the Sentinel monitors."""
+    return int(client.sentinel_master(SERVICE)["port"])
 
 
 def _repair(old: Node, how: str) -> None:
@@ -297,6 +320,7 @@ def summary(how: str, durability: str, reports: list[FailoverReport]) -> str:
     """One line of the table."""
     switches = [each.switch_seconds for each in reports]
     resumes = [each.resume_seconds for each in reports]
+    after_most = [each.resume_seconds - each.agree_seconds for each in reports]
     total = {
         name: sum(getattr(each, name) for each in reports)
         for name in ("acknowledged", "lost", "reported", "resets")
@@ -304,7 +328,8 @@ def summary(how: str, durability: str, reports: list[FailoverReport]) -> str:
     return (
         f"{durability}, {how}: {len(reports)} failovers; Sentinels switched after "
         f"{median(switches):.2f} s (at most {max(switches):.2f} s); writes went on "
-        f"{median(resumes):.3f} s after the switch (at most {max(resumes):.3f} s); "
+        f"{median(resumes):.3f} s after the switch (at most {max(resumes):.3f} s), and at "
+        f"most {max(after_most):.3f} s after most Sentinels had switched; "
         f"{total['acknowledged']} writes acknowledged, {total['lost']} lost, of which "
         f"{total['reported']} reported; {total['resets']} readers reset; "
         f"{sum(len(each.violations) for each in reports)} violations"

@@ -18,7 +18,7 @@ from murmur_streams.core.model.feed import (
     Position,
     read_position,
 )
-from murmur_streams.stores.own_tasks import end_tasks, is_cancelled, start_task
+from murmur_streams.stores.own_tasks import end_tasks, is_cancelled, start_shared_task, start_task
 from murmur_streams.stores.redis.live import sources
 from murmur_streams.stores.redis.live.seen import surely_before
 from murmur_streams.stores.redis.replies import pairs, text
@@ -191,7 +191,7 @@ class FeedReader:
             return await self._rows(self._groups[0])
         for group in self._groups:
             if group not in self._waits:
-                self._waits[group] = start_task(self._rows(group), "feed of a partition")
+                self._waits[group] = start_shared_task(self._rows(group), "feed of a partition")
         await asyncio.wait(self._waits.values(), return_when=asyncio.FIRST_COMPLETED)
         group = next(group for group, wait in self._waits.items() if wait.done())
         return self._waits.pop(group).result()
