@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from tests.server_choice import (
     BINARIES,
+    CLUSTER,
     DOCKER,
     EMBEDDED,
     SENTINEL,
@@ -29,6 +30,12 @@ IMAGES = ("redis:8", "valkey/valkey:9")
 """Servers for a machine with a container engine."""
 SERVICES = (f"{SENTINEL}{EMBEDDED}", f"{SENTINEL}redis-7.0")
 """Services of Sentinels: the tests that go through a store's connections."""
+CLUSTERS = (f"{CLUSTER}{EMBEDDED}", f"{CLUSTER}redis-7.0")
+"""Three primaries with a replica each: the contract in 16 partitions, and what wakes workers."""
+ON_CLUSTERS = (
+    "tests/stores/test_contract.py::TestValkey",
+    "tests/stores/redis/test_lua_is_the_core.py",
+)
 SCRIPTED = (f"{EMBEDDED}{WITHOUT_FUNCTIONS}", f"redis-8.2{WITHOUT_FUNCTIONS}")
 """Servers with functions, on which the store has to load scripts nevertheless."""
 TESTS = (
@@ -67,7 +74,7 @@ class Outcome:
 
 def main(names: list[str]) -> int:
     """Run the tests on each server and print a summary; the exit code is 1 when one failed."""
-    everything = [*BINARIES, *SCRIPTED, *SERVICES, *(DOCKER + image for image in IMAGES)]
+    everything = [*BINARIES, *SCRIPTED, *SERVICES, *CLUSTERS, *(DOCKER + image for image in IMAGES)]
     with ThreadPoolExecutor(TOGETHER) as pool:
         outcomes = [*pool.map(run_on, names or everything)]
     print("\nThe server matrix; fakeredis and Valkey 9 are part of `make test`:")
@@ -85,6 +92,7 @@ def run_on(name: str) -> Outcome:
         return Outcome(name, f"NOT RUN: {missing}", ok=True)
     tests = TESTS if name.startswith(SENTINEL) else TESTS + SCRIPTS
     tests += () if name.startswith((DOCKER, SENTINEL)) else OWN_SERVERS
+    tests = ON_CLUSTERS if name.startswith(CLUSTER) else tests
     command = [sys.executable, "-m", "pytest", *tests, "--hypothesis-profile=matrix", "-q"]
     command += ["-n", os.environ.get("WORKERS", "2"), "--maxfail=10"]
     command += ["-p", "no:cacheprovider", "-p", "tests.matrix_selection", "--timeout=60"]
