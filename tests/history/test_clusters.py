@@ -80,6 +80,7 @@ def acknowledged_of(history: History, run_id: str) -> int:
 
 
 @pytest.mark.parametrize("what", FAULTS)
+@pytest.mark.fault("F14", "F15", "F18", "F19", on="cluster")
 async def test_a_cluster_keeps_every_promise(what: str) -> None:
     """Writers and readers in every partition while the node of one of them is lost, or its slot."""
     history, is_over = History(may_rewind=True), asyncio.Event()
@@ -112,6 +113,7 @@ async def test_a_cluster_keeps_every_promise(what: str) -> None:
 
 
 @pytest.mark.parametrize("what", ["killed", "slot moved"])
+@pytest.mark.fault("F18", "F19", on="cluster")
 async def test_a_fleet_goes_on_while_a_node_is_lost(what: str) -> None:
     """Every run that was submitted ends once, and a cancel reaches the worker of a running one."""
     with short_folder() as folder, cluster_service(folder) as group:

@@ -179,14 +179,12 @@ def expected_dump(
     dump |= {keys.producer(name, PARTITION): each for name, each in model.records.items()}
     dump |= index
     dump |= {keys.queue(target, PARTITION): members for target, members in model.queues.items()}
-    if chosen().startswith(CLUSTER):
-        # Workers are woken by messages there.
-        model.wakes.clear()
-        model.controls.clear()
-    dump |= {keys.wake(target, PARTITION): count for target, count in model.wakes.items()}
+    # Workers of a cluster are woken by messages.
+    wakes, controls = ({}, {}) if chosen().startswith(CLUSTER) else (model.wakes, model.controls)
+    dump |= {keys.wake(target, PARTITION): count for target, count in wakes.items()}
     dump |= {keys.dead(target, PARTITION): letters for target, letters in model.dead.items()}
     dump[keys.dead_targets(PARTITION)] = set(model.dead)
-    dump |= {keys.control(worker, PARTITION): untimed for worker, untimed in model.controls.items()}
+    dump |= {keys.control(worker, PARTITION): untimed for worker, untimed in controls.items()}
     dump[keys.sweeper(PARTITION)] = model.sweeper
     dump[keys.expiring(PARTITION)] = expiring
     dump[keys.leases(PARTITION)] = set(model.leases)
