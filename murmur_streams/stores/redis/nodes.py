@@ -150,7 +150,7 @@ class Nodes:
         keys = [key_of(command) for command in commands]
         parts: dict[ServerNode, list[int]] = {}
         for at in range(len(keys)):
-            # MULTI and TIME belong to the key behind them, EXEC to the one before it.
+            # MULTI belongs to the key behind it, EXEC and TIME to the one before them.
             ahead = next((each for each in keys[at:] if each is not None), None)
             before = next((each for each in reversed(keys[:at]) if each is not None), None)
             near = before if commands[at][0] in {"EXEC", "TIME"} and before else ahead or before

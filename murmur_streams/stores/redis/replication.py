@@ -41,7 +41,7 @@ class Replicas:
 
     Args:
         connections: to the primary.
-        topology: says of a service that Sentinels monitor which server is the primary.
+        topology: says whether the store knows the present primary.
         where: its address, without a password.
         deadline_seconds: how long a lane waits for a reply. Two calls are on their way at once, and
             both must wait within it.
@@ -50,7 +50,7 @@ class Replicas:
     def __init__(
         self, connections: Connections, topology: Topology, where: str, deadline_seconds: float
     ) -> None:
-        self._connections, self._primary = connections, topology.primary
+        self._connections, self._agreement = connections, topology.agreement
         topology.when_moved = self.forget
         self._where = where
         self.confirm_ms = round(1_000 * min(CONFIRM_SECONDS, deadline_seconds / 4))
@@ -94,12 +94,12 @@ class Replicas:
         known = self._confirmed_at | {
             name: now - lag for name, lag in online_replicas(info).items()
         }
-        if term != self._counted_in and self._primary is not None:
+        if term != self._counted_in and self._agreement is not None:
             # One of them is the primary now.
-            known.pop(self._primary.name, None)
+            known.pop(self._agreement.name, None)
         gone = {name for name, at in known.items() if now - at > LASTING_SECONDS}
-        if (gone or term != self._counted_in) and self._primary is not None:
-            is_agreed = await self._primary.is_agreed()
+        if (gone or term != self._counted_in) and self._agreement is not None:
+            is_agreed = await self._agreement.is_agreed()
             if term != self._term() or (term != self._counted_in and not is_agreed):
                 return
             gone = gone if is_agreed else set[str]()
@@ -107,7 +107,7 @@ class Replicas:
         self._counted_in, self.needed = term, max(1, len(self._confirmed_at))
 
     def _term(self) -> int:
-        return 0 if self._primary is None else self._primary.term
+        return 0 if self._agreement is None else self._agreement.term
 
 
 class ReplicatedLane:

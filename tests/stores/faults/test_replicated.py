@@ -114,10 +114,10 @@ def test_replicas_that_have_no_data_yet_are_not_listed() -> None:
 
 
 class Service:
-    """A primary and its replicas as they seem to be; Pools, a Primary and Connections at once."""
+    """A primary and its replicas as they seem to be; a topology, its agreement and Connections at once."""
 
     def __init__(self) -> None:
-        self.commands = self.primary = self
+        self.agreement = self
         self.when_moved: Callable[[], None] = lambda: None
         self.term, self.name = 1, "host:9"
         self.agrees = True

@@ -50,7 +50,8 @@ class Cluster:
     """
 
     is_cluster = True
-    primary = None
+    term, name = 0, ""
+    """Another primary is another node, with replicas of its own."""
 
     def __init__(self, client: AnyClient, deadline_seconds: float) -> None:
         given = cast("Any", client)
@@ -65,11 +66,23 @@ class Cluster:
         self._known: dict[Address, Pools] = {}
         """Of every node that serves slots, or has served some."""
         self._serving: dict[Address, Pools] = {}
+        self._have_most_answered = False
         self._behind_since: float | None = None
         """Since when most nodes have named owners with lower epochs than those known."""
         self._asking: asyncio.Task[bool] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
+
+    @property
+    def agreement(self) -> Cluster:
+        """Of the nodes."""
+        return self
+
+    async def is_agreed(self) -> bool:
+        """Whether most nodes, asked now, name the owners of slots that are known."""
+        with contextlib.suppress(RedisError, OSError):
+            return not await self._ask_once() and self._have_most_answered
+        return False
 
     @property
     def pools(self) -> Sequence[Pools]:
@@ -150,6 +163,7 @@ class Cluster:
         views = [view for view in views if view]
         if not views:
             raise self._no_answer(addresses, failed)
+        self._have_most_answered = 2 * len(views) > len(addresses)
         if self._have_begun_anew(views, asked=len(addresses)):
             self._ranges = []
         return await self._learn(views)

@@ -12,8 +12,26 @@ from redis.asyncio import RedisCluster
 from murmur_streams.stores.redis.connection.cluster import Cluster
 from murmur_streams.stores.redis.connection.maker import AnyClient, ConnectionMaker
 from murmur_streams.stores.redis.connection.pools import Pools
-from murmur_streams.stores.redis.connection.sentinel import Primary, primary_of
+from murmur_streams.stores.redis.connection.sentinel import primary_of
 from murmur_streams.stores.timing import retry_pause_seconds
+
+
+class Agreement(Protocol):
+    """What those who choose the primaries agree on."""
+
+    @property
+    def term(self) -> int:
+        """Changes with each failover of the server."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """The address of the present primary, as INFO names a replica; "" if it is not known."""
+        ...
+
+    async def is_agreed(self) -> bool:
+        """Whether most of them, asked now, name the primaries that the store uses."""
+        ...
 
 
 class Topology(Protocol):
@@ -24,8 +42,8 @@ class Topology(Protocol):
     """Called when no command goes to the old primary of a service any more."""
 
     @property
-    def primary(self) -> Primary | None:
-        """Of a service that Sentinels monitor; None for other servers."""
+    def agreement(self) -> Agreement | None:
+        """Of the Sentinels or of the cluster's nodes; None for one address."""
         ...
 
     @property
@@ -59,15 +77,15 @@ class OneServer:
     is_cluster = False
 
     def __init__(self, client: AnyClient, deadline_seconds: float) -> None:
-        self.primary = primary_of(client)
-        """Of a service that Sentinels monitor; None for one address."""
-        only = Pools(ConnectionMaker.of(client), deadline_seconds, primary=self.primary)
+        self._primary = primary_of(client)
+        self.agreement: Agreement | None = self._primary
+        only = Pools(ConnectionMaker.of(client), deadline_seconds, primary=self._primary)
         self._only = only
         self.pools: Sequence[Pools] = (only,)
         self.when_moved: Callable[[], None] = lambda: None
         self._moved = asyncio.Event()
-        if self.primary is not None:
-            self.primary.when_moved = self._leave_old_primary
+        if self._primary is not None:
+            self._primary.when_moved = self._leave_old_primary
 
     def of(self, slot: int) -> Pools:
         """The same server for every slot."""
@@ -79,8 +97,8 @@ class OneServer:
 
     def watch(self) -> None:
         """Listen for failovers from now on."""
-        if self.primary is not None:
-            self.primary.watch()
+        if self._primary is not None:
+            self._primary.watch()
 
     async def pause_before_retry(self, attempt: int) -> None:
         """Wait as ``timing.pause_before_retry`` does, but not beyond a failover."""
@@ -90,8 +108,8 @@ class OneServer:
 
     async def close(self) -> None:
         """Close every connection; calls under way fail."""
-        if self.primary is not None:
-            await self.primary.close()
+        if self._primary is not None:
+            await self._primary.close()
         await self._only.close()
 
     async def _leave_old_primary(self) -> None:
