@@ -8,16 +8,15 @@ make simulate SEED=7           # one of them, with all that happened in it
 from __future__ import annotations
 
 import argparse
-import gc
-import logging
 import os
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 
+from tests.simulation.chunks import quiet, run_chunk
 from tests.simulation.scenario import findings_of
 
-SEEDS, CHUNK, CHUNKS_OF_A_PROCESS = 10_000, 25, 20
+SEEDS, CHUNK = 10_000, 25
 MOST_SHOWN = 20
 
 
@@ -34,10 +33,7 @@ def main(argv: list[str]) -> int:
     seeds = range(first, first + (given.seeds or SEEDS))
     chunks = [seeds[at : at + CHUNK] for at in range(0, len(seeds), CHUNK)]
     found: dict[int, list[str]] = {}
-    # What some seeds leave behind makes each later collection slower: a process runs 500 of them.
-    with ProcessPoolExecutor(
-        given.processes, initializer=quiet, max_tasks_per_child=CHUNKS_OF_A_PROCESS
-    ) as pool:
+    with ProcessPoolExecutor(given.processes, initializer=quiet) as pool:
         for part in pool.map(run_chunk, chunks):
             found |= part
     seconds = time.perf_counter() - began
@@ -47,20 +43,6 @@ def main(argv: list[str]) -> int:
     print(f"{len(seeds) - len(found)} seeds passed, {len(found)} failed", end="")
     print(f" in {seconds:.1f} s ({rate:.0f} seeds a second)")
     return 1 if found else 0
-
-
-def quiet() -> None:
-    """The workers of simulations log what is expected."""
-    logging.disable(logging.CRITICAL)
-    gc.freeze()
-
-
-def run_chunk(seeds: range) -> dict[int, list[str]]:
-    """Run some seeds in one process; the findings of those that have some."""
-    found = {seed: findings for seed in seeds if (findings := findings_of(seed)[0])}
-    # Simulations run without collections: what they leave would make the next ones slower.
-    gc.collect()
-    return found
 
 
 def replay(seed: int) -> int:

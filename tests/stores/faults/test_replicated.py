@@ -114,7 +114,7 @@ def test_replicas_that_have_no_data_yet_are_not_listed() -> None:
 
 
 class Service:
-    """A primary and its replicas as they seem to be; a topology, its agreement and Connections at once."""
+    """A primary with replicas: a topology, its agreement and Connections at once."""
 
     def __init__(self) -> None:
         self.agreement = self
