@@ -16,7 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from tests.simulation.chunks import quiet, run_chunk
 from tests.simulation.scenario import findings_of
 
-SEEDS, CHUNK = 10_000, 25
+SEEDS, CHUNK, CHUNKS_OF_A_PROCESS = 10_000, 25, 40
 MOST_SHOWN = 20
 
 
@@ -33,9 +33,12 @@ def main(argv: list[str]) -> int:
     seeds = range(first, first + (given.seeds or SEEDS))
     chunks = [seeds[at : at + CHUNK] for at in range(0, len(seeds), CHUNK)]
     found: dict[int, list[str]] = {}
-    with ProcessPoolExecutor(given.processes, initializer=quiet) as pool:
-        for part in pool.map(run_chunk, chunks):
-            found |= part
+    for at in range(0, len(chunks), CHUNKS_OF_A_PROCESS * given.processes):
+        # What seeds leave behind makes later ones slower, so new processes begin now and then.
+        with ProcessPoolExecutor(given.processes, initializer=quiet) as pool:
+            block = chunks[at : at + CHUNKS_OF_A_PROCESS * given.processes]
+            for part in pool.map(run_chunk, block):
+                found |= part
     seconds = time.perf_counter() - began
     for seed, findings in [*found.items()][:MOST_SHOWN]:
         print(f"seed {seed}:", *findings[:3], sep="\n    ")
