@@ -73,6 +73,10 @@ class Claims:
             StoreError: no server has answered.
         """
         claims = [claim for late in self._claiming.late() for claim in late]
+        for partition in partitions:
+            # Also of a server that does not answer: a due time of the past would let the worker
+            # claim again without a pause until it does.
+            self._due.pop(partition, None)
         failed, is_answered = None, bool(claims)
         for node, own in self._by_node(partitions):
             if len(claims) >= count:
@@ -121,7 +125,6 @@ class Claims:
         for partition in partitions:
             if len(claims) >= count:
                 break
-            self._due.pop(partition, None)
             arguments = self.arguments(worker, targets, count - len(claims), host)
             keys = self._keys.base_and_feed(partition)
             try:
