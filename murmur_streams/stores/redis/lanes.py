@@ -47,7 +47,7 @@ class Lanes:
 
     def of_partition(self, partition: int) -> CommandSender:
         """The lane of a partition, wherever that is when a call is sent."""
-        return PartitionLane(self, partition)
+        return PartitionLane(self, partition) if self._server.is_cluster else self.now(partition)
 
     def now(self, partition: int) -> CommandSender:
         """The lane to the server that has the partition now; ClusterDownError if none has it."""
@@ -78,7 +78,7 @@ class Lanes:
 
 
 class PartitionLane:
-    """Sends the calls of one partition to the server that has it."""
+    """Sends the calls of one partition to the node of a cluster that has it."""
 
     def __init__(self, lanes: Lanes, partition: int) -> None:
         self._lanes = lanes

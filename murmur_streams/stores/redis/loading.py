@@ -45,6 +45,8 @@ class Loader:
         self._connections = connections
         self._is_cluster = is_cluster
         self.uses_functions = False
+        self._functions: dict[str, str] = {}
+        """The names of functions that were called, by script."""
         self._stamped_ms = 0
 
     async def find_functions(self) -> None:
@@ -73,7 +75,10 @@ class Loader:
     ) -> tuple[object, ...]:
         """The command that executes a script."""
         if self.uses_functions:
-            function = load_library(is_cluster=self._is_cluster).function(script)
+            function = self._functions.get(script)
+            if function is None:
+                function = load_library(is_cluster=self._is_cluster).function(script)
+                self._functions[script] = function
             return ("FCALL", function, len(keys), *keys, *arguments)
         # Without functions, what a script writes first decides whether it is executed while the
         # server has no free memory.
