@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test newest oldest matrix chaos failovers simulate guarantees check lint format bench bench-quick bench-peers bench-compare lock clean distclean
+.PHONY: help demo test newest oldest matrix chaos soak failovers simulate guarantees check lint format bench bench-quick bench-peers bench-compare lock clean distclean
 
 VENV    := .venv
 BIN     := $(VENV)/bin
@@ -48,6 +48,9 @@ matrix: $(VENV)/.stamp-servers ## Run the tests that a server can break on the o
 
 chaos: $(VENV)/.stamp-dev ## Let faults happen while programs work (SEED=7 FAULTS=100 TOPOLOGY=all REPORT=chaos.json)
 	@$(BIN)/python -m tests.chaos --faults $(or $(FAULTS),100) --topology $(or $(TOPOLOGY),all) $(if $(SEED),--seed $(SEED)) $(if $(REPORT),--report $(REPORT))
+
+soak: $(VENV)/.stamp-dev ## Let a fleet work while faults happen now and then, and measure it (MINUTES=30 SEED=7 REPORT=soak.json)
+	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),30) --topology $(or $(TOPOLOGY),standalone) $(if $(SEED),--seed $(SEED)) $(if $(REPORT),--report $(REPORT))
 
 failovers: $(VENV)/.stamp-dev ## Fail a Sentinel service over under load (HOW=killed DURABILITY=all COUNT=20)
 	@$(BIN)/python -m tests.chaos.failovers --count $(or $(COUNT),20) --how "$(or $(HOW),all)" --durability $(or $(DURABILITY),all)

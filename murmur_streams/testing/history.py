@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TypeVar
 
 from murmur_streams.core.model.commands import Command
 from murmur_streams.core.model.entries import JournalEntry
@@ -15,6 +16,8 @@ from murmur_streams.core.model.feed import FeedEntry
 from murmur_streams.core.model.run import Run
 from murmur_streams.core.rules.executions import Answer
 from murmur_streams.stores.protocol import RunStore
+
+_OfRun = TypeVar("_OfRun", "Call", "ReaderSession", "ReportedLoss", FeedEntry)
 
 
 class Outcome(StrEnum):
@@ -97,6 +100,28 @@ class History:
         """The runs that its calls and readers name."""
         return [*dict.fromkeys(each.run_id for each in (*self.calls, *self.readers))]
 
+    def take(self, run_ids: Collection[str]) -> History:
+        """Move what is known of some runs into a history of its own.
+
+        A test that goes on for hours judges runs that have ended, and forgets them.
+
+        Args:
+            run_ids: of runs on which no call is under way, and that no reader follows.
+
+        Returns:
+            Their part of the history, for ``check``.
+        """
+        taken = frozenset(run_ids)
+        part = History(is_whole=self.is_whole, may_rewind=self.may_rewind, programs=self.programs)
+        _move(self.calls, part.calls, taken)
+        _move(self.readers, part.readers, taken)
+        _move(self.losses, part.losses, taken)
+        for feed in self.feeds:
+            part.feeds.append([])
+            _move(feed, part.feeds[-1], taken)
+        part.feeds[:] = [feed for feed in part.feeds if feed]
+        return part
+
     def of_runs(self) -> dict[str, History]:
         """The part of each run, of which there may be thousands."""
         parts: dict[str, History] = {}
@@ -119,6 +144,12 @@ class History:
             for run_id, entries in by_run.items():
                 part(run_id).feeds.append(entries)
         return parts
+
+
+def _move(source: list[_OfRun], target: list[_OfRun], run_ids: Collection[str]) -> None:
+    """Move the items of some runs; the lists stay the same objects, as programs append to them."""
+    target += [each for each in source if each.run_id in run_ids]
+    source[:] = [each for each in source if each.run_id not in run_ids]
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,14 @@ async def cluster(folder: Path, seed: int) -> AsyncGenerator[World]:
         stack.callback(group.stop)
         await asyncio.to_thread(group.start)
         options = {"durability": "replicated", "partitions": PARTITIONS}
-        yield World(group.url, of_cluster(group, proxies, seed), options, may_rewind=True)
+        lanes = of_cluster(group, proxies, seed)
+        yield World(
+            group.url,
+            lanes,
+            options,
+            may_rewind=True,
+            primaries=lambda: {group.primary_of(slot).port for slot in SLOTS},
+        )
 
 
 def of_cluster(

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Iterator
+import time
+from collections.abc import AsyncGenerator, Collection, Iterator
 from dataclasses import dataclass, field
+from typing import cast
 
 from murmur_streams import Fleet
+from murmur_streams.client import AsyncClient
 from murmur_streams.core.model.entries import EntryType
 from murmur_streams.core.model.errors import CursorError, MurmurError
+from murmur_streams.core.model.events import RunEvent
 from murmur_streams.core.model.feed import FeedEntry
 from murmur_streams.core.model.run import Run
 from murmur_streams.core.model.states import RunState
@@ -22,6 +26,7 @@ from tests.chaos.agents import Job
 
 AGENTS = ("count", "count_in_thread")
 MOST_LIVE = 12
+SUBMIT_PAUSE = (0.05, 0.2)
 QUIET_SECONDS = 90.0
 """How long the runs get to end when the faults are over."""
 
@@ -34,6 +39,8 @@ class Submitted:
     job: Job
     is_cancelled: bool = False
     """Whether a cancel was acknowledged before the run had ended."""
+    left: float | None = None
+    """When the program had read the run to its end, by ``time.monotonic``."""
 
 
 @dataclass(slots=True)
@@ -41,15 +48,18 @@ class FleetProgram:
     """Submits runs under keys, cancels some, reads some, and repeats what was not answered.
 
     Args:
-        fleet: without agents of its own.
+        fleet: without agents of its own; or the client of a pod.
         history: where readers are recorded; workers write to these runs, too.
-        seed: of its choices.
+        seed: of its choices, and the beginning of its keys.
+        pause: between two submissions, the shortest and the longest, in seconds.
     """
 
-    fleet: Fleet
+    fleet: Fleet | AsyncClient
     history: History
-    seed: int
+    seed: str
+    pause: tuple[float, float] = SUBMIT_PAUSE
     submitted: dict[str, Submitted] = field(default_factory=dict[str, Submitted])
+    """What was submitted, by run id."""
     violations: list[Violation] = field(default_factory=list[Violation])
     live: set[str] = field(default_factory=set[str])
 
@@ -63,15 +73,24 @@ class FleetProgram:
                 task = asyncio.create_task(self._submit_and_follow(key, random.Random(key)))
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
-            await asyncio.sleep(choice.uniform(0.05, 0.2))
+            await asyncio.sleep(choice.uniform(*self.pause))
         async with asyncio.timeout(QUIET_SECONDS):
             await asyncio.gather(*tasks)
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self.fleet.close()
+
+    def forget(self, run_ids: Collection[str]) -> None:
+        """Forget some of the runs."""
+        for run_id in run_ids:
+            self.submitted.pop(run_id, None)
 
     async def _submit_and_follow(self, key: str, choice: random.Random) -> None:
         job = Job(choice.randint(0, 8), choice.uniform(0, 0.1), choice.choice([0, 0, 0, 1, 2]))
         agent = choice.choice(AGENTS)
         found = Submitted(await self._submit(key, job, agent), job)
-        self.submitted[key] = found
+        self.submitted[found.run_id] = found
         if choice.random() < 0.2:
             await asyncio.sleep(choice.uniform(0, 0.5))
             await self._cancel(found)
@@ -82,6 +101,7 @@ class FleetProgram:
                 self.violations.append(Violation(found.run_id, "a key is one run", text))
         await self._read(found.run_id, choice)
         self.live.discard(key)
+        found.left = time.monotonic()
 
     async def _submit(self, key: str, job: Job, agent: str) -> str:
         given = {"events": job.events, "pause_seconds": job.pause_seconds, "failures": job.failures}
@@ -115,10 +135,23 @@ class FleetProgram:
             await asyncio.sleep(0.1)
 
     async def _store(self) -> RunStore:
+        if isinstance(self.fleet, AsyncClient):
+            return cast("RunStore", PodStreams(self.fleet))
         while True:
             with contextlib.suppress(MurmurError):
                 return await self.fleet.store()
             await asyncio.sleep(0.1)
+
+
+@dataclass(frozen=True, slots=True)
+class PodStreams:
+    """What a recorder needs to read runs over HTTP."""
+
+    client: AsyncClient
+
+    def stream(self, run_id: str, *, after: str | None = None) -> AsyncGenerator[RunEvent]:
+        """Read a run to its end."""
+        return self.client.handle(run_id).stream(after=after)
 
 
 async def read_feed(store: RunStore, feeds: list[list[FeedEntry]], is_over: asyncio.Event) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from murmur_streams.core.model.errors import CursorError, MurmurError
 from murmur_streams.core.model.events import RunEvent, RunEventType
@@ -19,6 +19,8 @@ from murmur_streams.testing.recorder import Recorder
 
 TASKS = 4
 MOST_EVENTS = 3
+CALL_PAUSE = (0.0, 0.01)
+"""Between two calls of a task, in seconds."""
 HOUR_MS = 3_600_000
 
 
@@ -28,6 +30,8 @@ class SharedRuns:
     def __init__(self, count: int) -> None:
         self.alive: list[str] = []
         self.created: list[str] = []
+        self.left: dict[str, float] = {}
+        """Since when no call of them is begun any more, by ``time.monotonic``."""
         self._count = count
 
     async def fill(self, recorder: Recorder) -> None:
@@ -35,13 +39,27 @@ class SharedRuns:
         while len(self.alive) < self._count:
             run_id = new_run_id()
             self.created.append(run_id)
-            await recorder.create(run_id, "work")
+            try:
+                await recorder.create(run_id, "work")
+            except BaseException:
+                self.left[run_id] = time.monotonic()
+                raise
             self.alive.append(run_id)
 
     def end(self, run_id: str) -> None:
         """Leave a run alone from now on."""
         if run_id in self.alive:
             self.alive.remove(run_id)
+            self.left[run_id] = time.monotonic()
+
+    def forget(self, run_ids: Collection[str]) -> list[str]:
+        """Forget some runs; returns those that were known."""
+        known = [run_id for run_id in self.created if run_id in run_ids]
+        self.created = [run_id for run_id in self.created if run_id not in run_ids]
+        self.alive = [run_id for run_id in self.alive if run_id not in run_ids]
+        for run_id in known:
+            self.left.pop(run_id, None)
+        return known
 
 
 class Program:
@@ -53,6 +71,7 @@ class Program:
         history: where its calls are recorded.
         runs: shared with the others.
         seed: of its choices.
+        pause: between two calls of a task, the shortest and the longest, in seconds.
     """
 
     def __init__(
@@ -62,6 +81,7 @@ class Program:
         history: History,
         runs: SharedRuns,
         seed: int,
+        pause: tuple[float, float] = CALL_PAUSE,
     ) -> None:
         self.clock_error_ms = 0
         self._number = number
@@ -69,6 +89,7 @@ class Program:
         self._recorder = Recorder(self._open(), history)
         self._runs = runs
         self._random = random.Random(seed)
+        self._pause = pause
         self._events = 0
         self._versions: dict[str, int] = {}
         self._cursors: dict[str, str] = {}
@@ -80,6 +101,12 @@ class Program:
     async def close(self) -> None:
         """Close its store."""
         await self._recorder.store.close()
+
+    def forget(self, run_ids: Collection[str]) -> None:
+        """Forget the versions and cursors of some runs."""
+        for run_id in run_ids:
+            self._versions.pop(run_id, None)
+            self._cursors.pop(run_id, None)
 
     async def reopen(self) -> None:
         """End and begin again, as a program that is deployed anew."""
@@ -98,7 +125,7 @@ class Program:
             with contextlib.suppress(MurmurError):
                 await self._runs.fill(self._recorder)
                 await self._random.choice(steps)(self._random.choice(self._runs.alive))
-            await asyncio.sleep(self._random.uniform(0, 0.01))
+            await asyncio.sleep(self._random.uniform(*self._pause))
 
     def _event(self, run_id: str) -> RunEvent:
         self._events += 1

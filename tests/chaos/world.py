@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +30,8 @@ class World:
     """Of the programs' stores."""
     may_rewind: bool = False
     """Whether a failover may take away what readers have seen."""
+    primaries: Callable[[], Collection[int]] = lambda: ()
+    """The ports of the servers that hold the runs now; it waits for them."""
 
 
 def choice_of(seed: int, lane: str) -> random.Random:

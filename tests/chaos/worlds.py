@@ -54,7 +54,9 @@ async def standalone(folder: Path, seed: int) -> AsyncGenerator[World]:
         ServerHandle(folder / "server", settings, binary=binary) as server,
         FaultProxy(server.address) as proxy,
     ):
-        yield World(proxy.url, _of_server(server, proxy, seed), {"partitions": _partitions(seed)})
+        options = {"partitions": _partitions(seed)}
+        lanes = _of_server(server, proxy, seed)
+        yield World(proxy.url, lanes, options, primaries=lambda: [server.port])
 
 
 def _of_server(server: ServerHandle, proxy: FaultProxy, seed: int) -> dict[str, dict[str, Act]]:
@@ -87,7 +89,7 @@ async def sentinel(folder: Path, seed: int) -> AsyncGenerator[World]:
         url = f"redis+sentinel://{hosts}/{group.url.split('/', 3)[3]}"
         lanes = _of_service(group, proxies, listened, seed)
         options = {"durability": "replicated", "partitions": _partitions(seed)}
-        yield World(url, lanes, options, may_rewind=True)
+        yield World(url, lanes, options, may_rewind=True, primaries=lambda: [group.primary.port])
 
 
 def _of_service(

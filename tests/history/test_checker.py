@@ -358,3 +358,25 @@ def test_a_trimmed_journal_is_no_violation(true_history: tuple[History, Stored])
         found = check(history, stored | {"one": StoredRun(run, left)})
         # Without a snapshot the rest of a journal has no fold.
         assert {each.rule for each in found} <= {"the run is the fold of its journal"}
+
+
+def test_a_history_is_judged_in_parts(true_history: tuple[History, Stored]) -> None:
+    """A run that is taken out has all of its part, and the rest has all of the others."""
+    history, stored = copy.deepcopy(true_history)
+    calls, feed = len(history.calls), history.feeds[0]
+    part = history.take(["one"])
+    assert {each.run_id for each in (*part.calls, *part.readers, *part.feeds[0])} == {"one"}
+    assert {each.run_id for each in (*history.calls, *history.readers, *feed)} == {"other"}
+    assert history.feeds[0] is feed
+    assert len(part.calls) + len(history.calls) == calls
+    assert check(part, {"one": stored["one"]}) == []
+    assert check(history, {"other": stored["other"]}) == []
+    changed_journal(stored, lambda entries: without(entries, 3))
+    assert check(part, {"one": stored["one"]}) != []
+
+
+def test_a_loss_goes_with_its_run() -> None:
+    """A report of a loss excuses the run's part, not the rest."""
+    history = History(losses=[ReportedLoss("one", 1, 0.0), ReportedLoss("other", 1, 0.0)])
+    assert [each.run_id for each in history.take({"one"}).losses] == ["one"]
+    assert [each.run_id for each in history.losses] == ["other"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections import Counter
@@ -58,6 +59,7 @@ class FaultSchedule:
         self._pause_seconds = pause_seconds
         self._left = 0
         self._began = 0.0
+        self._is_over = asyncio.Event()
 
     async def run(self, count: int, show: Callable[[int, str], None] | None = None) -> FaultReport:
         """Let so many faults happen.
@@ -78,12 +80,18 @@ class FaultSchedule:
             await asyncio.gather(*lanes, return_exceptions=True)
         return self.report
 
+    def stop(self) -> None:
+        """Let no further fault begin: ``run`` returns when those of this moment are over."""
+        self._is_over.set()
+
     async def _lane(self, lane: str, count: int, show: Callable[[int, str], None] | None) -> None:
         choice, kinds = random.Random(f"{self._seed}:{lane}"), self._lanes[lane]  # noqa: S311
         names = sorted(kinds)
         first = random.Random(f"{self._seed}:{lane}:first").sample(names, len(names))  # noqa: S311
         failed_in_a_row = 0
         while self._left > 0 and names and failed_in_a_row < MOST_FAILED:
+            if self._is_over.is_set():
+                return
             self._left -= 1
             name = first.pop() if first else choice.choice(names)
             if show is not None:
@@ -96,8 +104,12 @@ class FaultSchedule:
                 self.report.reasons[name] = f"{type(error).__name__}: {error}"
                 self._left += 1
                 failed_in_a_row += 1
-                await asyncio.sleep(self._pause_seconds[1])
+                await self._pause(self._pause_seconds[1])
             else:
                 self.report.happened[name] += 1
                 failed_in_a_row = 0
-            await asyncio.sleep(choice.uniform(*self._pause_seconds))
+            await self._pause(choice.uniform(*self._pause_seconds))
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._is_over.wait(), seconds)

@@ -210,3 +210,26 @@ async def test_a_fault_that_cannot_be_made_is_reported() -> None:
     assert set(report.happened) == {"a", "b", "c", "d"}
     assert report.failed["x"] == made.count("x") > 0
     assert report.reasons["x"] == "ConnectionError: another fault"
+
+
+async def test_a_stopped_schedule_ends_its_faults() -> None:
+    """No pause is waited for, no further fault begins, and one that happens comes to its end."""
+    happens, may_end, ended = asyncio.Event(), asyncio.Event(), list[str]()
+
+    async def act() -> None:
+        happens.set()
+        await may_end.wait()
+        ended.append("act")
+
+    async def short() -> None:
+        pass
+
+    schedule = FaultSchedule({"long": {"act": act}, "short": {"short": short}}, 7, (3_600, 3_600))
+    running = asyncio.create_task(schedule.run(1_000))
+    await happens.wait()
+    schedule.stop()
+    may_end.set()
+    report = await running
+    assert ended == ["act"]
+    assert report.happened["act"] == 1
+    assert report.happened["short"] <= 1
