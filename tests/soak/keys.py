@@ -43,13 +43,18 @@ def client_of(world: World) -> Redis:
     return made(host="127.0.0.1", port=ports[0], username=ADMIN, password=ADMIN, protocol=2)
 
 
-def problems_that_stay(client: Redis) -> list[str]:
-    """The problems of keys that each of several looks finds: runs expire meanwhile."""
-    found = dict.fromkeys(audit_keys(client))
+def problems_that_stay(client: Redis, apart_ms: int = 0) -> list[str]:
+    """The problems of keys that each of several looks finds: runs expire meanwhile.
+
+    Args:
+        client: for all servers that hold runs.
+        apart_ms: how far the expiry of a key may be from its run's.
+    """
+    found = dict.fromkeys(audit_keys(client, apart_ms=apart_ms))
     for _ in range(LOOKS - 1):
         if found:
             time.sleep(BETWEEN_LOOKS_SECONDS)
-            again = set(audit_keys(client))
+            again = set(audit_keys(client, apart_ms=apart_ms))
             found = dict.fromkeys(each for each in found if each in again)
     return [*found]
 

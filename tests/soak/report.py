@@ -95,7 +95,7 @@ class SoakReport:
         ]
 
     def _memory(self) -> Iterator[str]:
-        yield "| series | minutes | first | middle third | last third | growth, and at most | |"
+        yield "| | minutes | first | middle third | last third | growth, and at most | |"
         yield "| --- | --- | --- | --- | --- | --- | --- |"
         for each in self.growths:
             series, unit = each.series, each.series.measure.unit
@@ -105,11 +105,14 @@ class SoakReport:
                 f"| {each.last - each.middle:+,.1f}, {each.allowed:+,.1f} "
                 f"| {'flat' if each.is_flat else 'GROWS'} |"
             )
-        short = [each for each in self.series if growth(each) is None]
-        if short:
-            yield ""
-            most = max(each.points[-1][1] for each in short)
-            yield f"{len(short)} series were too short to judge; the largest ended at {most:,.1f}."
+        judged = {each.series.name for each in self.growths}
+        longest = sorted(self.series, key=lambda each: each.seconds)
+        for name, each in {each.name: each for each in longest}.items():
+            if name not in judged:
+                yield (
+                    f"| {name} | {each.seconds / 60:.1f} | {each.points[0][1]:,.1f} "
+                    f"{each.measure.unit} | | then {each.points[-1][1]:,.1f} | | too short |"
+                )
 
     def _keys(self) -> Iterator[str]:
         at_end = self.keys_at_the_end

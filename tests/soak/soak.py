@@ -49,11 +49,13 @@ SETTLED_SECONDS = RETRY_SECONDS + 10
 UNREADABLE_SECONDS = TTL_SECONDS - 20
 RECENT_SECONDS = 300.0
 REST_SECONDS = 60.0
+JUDGED_AT_ONCE = 20
 SAMPLE_SECONDS = JUDGE_SECONDS = 5.0
 SHOW_SECONDS = 60.0
 EXPIRY_SECONDS = TTL_SECONDS + 120.0
 """How long every run may take to expire: ttl, grace, and housekeeping."""
 ENDLESS = 10**9
+MIGRATED_MS = 1_000
 
 
 class Soak:
@@ -163,8 +165,8 @@ class Soak:
             gone = {run_id for run_id, seconds in left.items() if seconds > UNREADABLE_SECONDS}
             self.report.unjudged += gone
             load.forget(gone)
-            settled = [run_id for run_id, seconds in left.items() if seconds > SETTLED_SECONDS]
-            await self._judge_runs(load, store, settled)
+            settled = [run_id for run_id in left if left[run_id] > SETTLED_SECONDS]
+            await self._judge_runs(load, store, sorted(settled, key=left.__getitem__, reverse=True))
             # Readers of the feed may have got entries of judged runs since.
             self._judged = {
                 run_id: at for run_id, at in self._judged.items() if now - at < RECENT_SECONDS
@@ -180,13 +182,15 @@ class Soak:
         self.report.unjudged += load.run_ids
 
     async def _judge_runs(self, load: Load, store: RedisRunStore, run_ids: list[str]) -> None:
-        """Judge runs; while they cannot be read, they wait for the next time."""
+        """Judge runs, some at a time; while they cannot be read, they wait for the next time."""
         try:
-            stored = await judge(load, store, self.report.chaos, run_ids)
-            self._judged.update(dict.fromkeys(stored, time.monotonic()))
-            for run_id, found in stored.items():
-                if found.run is not None and not found.run.state.is_terminal:
-                    self._live.add(run_id)
+            for at in range(0, len(run_ids), JUDGED_AT_ONCE):
+                some = run_ids[at : at + JUDGED_AT_ONCE]
+                stored = await judge(load, store, self.report.chaos, some)
+                self._judged.update(dict.fromkeys(stored, time.monotonic()))
+                for run_id, found in stored.items():
+                    if found.run is not None and not found.run.state.is_terminal:
+                        self._live.add(run_id)
             for run_id in [*self._live]:
                 await store.delete(run_id, force=True)
                 self._live.discard(run_id)
@@ -198,7 +202,8 @@ class Soak:
         report = self.report
         with await asyncio.to_thread(client_of, world) as client:
             report.keys = await asyncio.to_thread(count_keys, client)
-            report.key_problems = await asyncio.to_thread(problems_that_stay, client)
+            problems = functools.partial(problems_that_stay, client, _apart_ms(world))
+            report.key_problems = await asyncio.to_thread(problems)
             if report.was_interrupted:
                 return
             self._show(f"waiting until all runs have expired, {TTL_SECONDS} s and more")
@@ -208,7 +213,7 @@ class Soak:
                 return
             report.left = left
             report.keys_at_the_end = await asyncio.to_thread(count_keys, client)
-            report.key_problems += await asyncio.to_thread(problems_that_stay, client)
+            report.key_problems += await asyncio.to_thread(problems)
 
     async def _left_keys(self, client: Redis) -> list[str]:
         """Wait until no key of a run is left; returns those that are there in the end."""
@@ -222,6 +227,12 @@ class Soak:
                 self._show(f"{len(left):,} keys of runs are there after {now - began:.0f} s")
             await asyncio.sleep(SAMPLE_SECONDS)
         return left
+
+
+def _apart_ms(world: World) -> int:
+    """How far the expiry of a key may be from its run's: MIGRATE hands over what is left of it,
+    and the node to which a slot is moved adds that to its own clock."""
+    return MIGRATED_MS if "+cluster" in world.url else 0
 
 
 def _pid(process: RestartedProcess) -> int | None:
