@@ -46,14 +46,14 @@ oldest: | $(BIN)/python ## The same on the oldest releases of what the package i
 matrix: $(VENV)/.stamp-servers ## Run the tests that a server can break on the others (SERVERS=redis-6.2)
 	@WORKERS=2 $(BIN)/python -m tests.matrix $(SERVERS)
 
-chaos: $(VENV)/.stamp-dev ## Let faults happen while programs work (SEED=7 FAULTS=100 TOPOLOGY=all REPORT=chaos.json)
-	@$(BIN)/python -m tests.chaos --faults $(or $(FAULTS),100) --topology $(or $(TOPOLOGY),all) $(if $(SEED),--seed $(SEED)) $(if $(REPORT),--report $(REPORT))
+chaos: $(VENV)/.stamp-dev ## Let faults happen while programs work (SEED=7 FAULTS=100 TOPOLOGY=all REPORT=chaos.json LOGS=folder)
+	@$(BIN)/python -m tests.chaos --faults $(or $(FAULTS),100) --topology $(or $(TOPOLOGY),all) $(if $(SEED),--seed $(SEED)) $(if $(REPORT),--report $(REPORT)) $(if $(LOGS),--logs $(LOGS))
 
 soak: $(VENV)/.stamp-dev ## Let a fleet work while faults happen now and then, and measure it (MINUTES=30 SEED=7 REPORT=soak.json)
 	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),30) --topology $(or $(TOPOLOGY),standalone) $(if $(SEED),--seed $(SEED)) $(if $(REPORT),--report $(REPORT))
 
-failovers: $(VENV)/.stamp-dev ## Fail a Sentinel service over under load (HOW=killed DURABILITY=all COUNT=20)
-	@$(BIN)/python -m tests.chaos.failovers --count $(or $(COUNT),20) --how "$(or $(HOW),all)" --durability $(or $(DURABILITY),all)
+failovers: $(VENV)/.stamp-dev ## Fail over under load (TOPOLOGY=sentinel HOW=killed DURABILITY=all COUNT=20)
+	@$(BIN)/python -m tests.chaos.failovers --topology $(or $(TOPOLOGY),sentinel) --count $(or $(COUNT),20) --how "$(or $(HOW),all)" --durability $(or $(DURABILITY),all)
 
 guarantees: $(VENV)/.stamp-dev ## Make the table of docs/guarantees.md from the tests
 	@$(BIN)/python -m tests.guarantees

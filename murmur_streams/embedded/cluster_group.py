@@ -74,7 +74,7 @@ class ClusterGroup:
         primaries = self.nodes[: self._primaries]
         for number, node in enumerate(self.nodes):
             _ask(node, "SET-CONFIG-EPOCH", number + 1)
-            _ask(node, "MEET", "127.0.0.1", self.nodes[0].port)
+            _ask(node, "MEET", "127.0.0.1", self._any().port)
         for number, node in enumerate(primaries):
             first, after = (SLOTS * edge // len(primaries) for edge in (number, number + 1))
             _ask(node, "ADDSLOTSRANGE", first, after - 1)
@@ -88,16 +88,23 @@ class ClusterGroup:
         for node in self.nodes:
             node.kill()
 
-    def add_node(self) -> Node:
-        """Start another primary, which has no slots yet."""
-        node = self._new_node(len(self.nodes))
-        node.start()
-        self.nodes.append(node)
-        _ask(node, "MEET", "127.0.0.1", self._any().port)
-        wait_for(lambda: self._knows_all(node), "the new node knows the others")
-        wait_for(self._know_each_other, "the nodes know the new one")
+    def add_node(self, replicas: int = 0) -> Node:
+        """Start another primary, which has no slots yet; with so many replicas."""
+        node = self._join()
+        for _ in range(replicas):
+            replica = self._join()
+            _ask(replica, "REPLICATE", id_of(node))
+        wait_for(self._know_each_other, "the nodes know the new ones")
         # Until then it takes no keys.
         wait_for(self._is_whole, "the new node is well")
+        return node
+
+    def _join(self) -> Node:
+        node = self._new_node(len(self.nodes))
+        self.nodes.append(node)  # Before its start: one that does not answer is ended, too.
+        node.start()
+        _ask(node, "MEET", "127.0.0.1", self._any().port)
+        wait_for(lambda: self._knows_all(node), "the new node knows the others")
         return node
 
     def primary_of(self, slot: int) -> Node:

@@ -85,15 +85,15 @@ class Node:
             protocol=2,
         )
 
-    def start(self) -> None:
-        """Start it, and return when it answers."""
+    def start(self, *options: str) -> None:
+        """Start it, and return when it answers; ``options`` stand behind those of its settings."""
         self.folder.mkdir(parents=True, exist_ok=True)
         config = self.folder / "node.conf"
         if not config.exists():
             lines = [f"port {self.port}", "bind 127.0.0.1", f'dir "{self.folder}"', "logfile log"]
             lines += [f'requirepass "{self.password}"'] if self.password else []
             config.write_text("\n".join([*lines, *self.settings]) + "\n", encoding="latin-1")
-        command = [str(self._binary), str(config), *(["--sentinel"] * self._is_sentinel)]
+        command = [str(self._binary), str(config), *(["--sentinel"] * self._is_sentinel), *options]
         # Python ignores SIGXFSZ; the server shall, too, so that a limit is a full disk to it.
         self._process = subprocess.Popen(
             command,

@@ -6,10 +6,12 @@ All listen on loopback ports, need no password, and keep nothing on the disk but
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from redis import Redis
 from redis.exceptions import RedisError
 
 from murmur_streams.core.model.errors import EmbeddedServerError
@@ -18,6 +20,8 @@ from murmur_streams.embedded.node import Node, wait_for
 SERVICE = "runs"
 DOWN_AFTER_MS = 1_000
 SENTINELS = 3
+PROMOTION_SECONDS = 0.1
+"""A Sentinel needs several of its ticks, of a tenth of a second each, to promote a server."""
 _SETTINGS = ('save ""', "repl-diskless-sync-delay 0", "repl-backlog-size 16mb")
 
 
@@ -30,6 +34,7 @@ class SentinelGroup:
         replicas: how many servers besides the primary.
         settings: further lines of the servers' settings.
         announced: the ports of proxies, one for each server, where all others reach it.
+        down_after_ms: a server that did not answer for so long counts as down.
     """
 
     def __init__(
@@ -39,6 +44,7 @@ class SentinelGroup:
         replicas: int = 1,
         settings: Sequence[str] = (),
         announced: Sequence[int] = (),
+        down_after_ms: int = DOWN_AFTER_MS,
     ) -> None:
         settings = [*_SETTINGS, *settings]
         self.servers = [
@@ -51,7 +57,7 @@ class SentinelGroup:
             node.settings.append(f"replicaof {first}")
         monitor = [
             f"sentinel monitor {SERVICE} {first} 2",
-            f"sentinel down-after-milliseconds {SERVICE} {DOWN_AFTER_MS}",
+            f"sentinel down-after-milliseconds {SERVICE} {down_after_ms}",
             f"sentinel failover-timeout {SERVICE} 5000",
         ]
         self.sentinels = [
@@ -80,6 +86,18 @@ class SentinelGroup:
             node.start()
         self.wait_until_whole()
 
+    def start_again(self, node: Node) -> None:
+        """Start a server or Sentinel that was killed; a server as a replica of the present primary.
+
+        By its own settings it may be a primary, with nothing or with what a snapshot has. A replica
+        that followed it before would connect to it, and would have no more than that, either.
+        """
+        if node in self.sentinels:
+            node.start()
+            return
+        wait_for(lambda: self._agreed_port() not in {None, node.announced_port}, "a primary")
+        node.start("--replicaof", "127.0.0.1", str(self._agreed_port()))
+
     def stop(self) -> None:
         """End every process."""
         for node in (*self.sentinels, *self.servers):
@@ -103,32 +121,44 @@ class SentinelGroup:
         wait_for(self._is_complete, "the Sentinels know each other and the replicas")
 
     def _are_linked(self) -> bool:
-        if not self._agree():
-            # In the middle of a failover, REPLICAOF would take the promoted server back.
+        port = self._agreed_port()
+        if port is None:
             return False
-        primary, are_linked = self.primary, True
+        are_linked = True
         for server in self.servers:
             with server.client as client:
                 seen = cast("Any", client).info("replication")
-                if server is primary:
+                if server.announced_port == port:
                     are_linked &= seen["role"] == "master"
-                elif seen.get("master_port") != primary.announced_port:
-                    cast("Any", client).replicaof("127.0.0.1", primary.announced_port)
+                elif seen.get("master_port") != port:
+                    self._let_follow(client, port)
                     are_linked = False
                 else:
                     are_linked &= seen["master_link_status"] == "up"
         return are_linked
 
-    def _agree(self) -> bool:
-        """Whether all Sentinels name the same primary, and none replaces it."""
+    def _let_follow(self, client: Redis, port: int) -> None:
+        """Send a REPLICAOF to a server, unless a failover may be under way.
+
+        A look at all servers takes seconds when one of them is slow, and meanwhile the Sentinels
+        may have promoted this one: it would become a replica of the old primary, and what it had
+        acknowledged would be gone from it and from the replicas that follow it. So they are asked
+        again right before. A promotion comes later than ``PROMOTION_SECONDS`` after its first sign.
+        """
+        asked = time.monotonic()
+        if self._agreed_port() == port and time.monotonic() - asked < PROMOTION_SECONDS:
+            cast("Any", client).replicaof("127.0.0.1", port)
+
+    def _agreed_port(self) -> int | None:
+        """The port of the primary that all Sentinels name; None if they do not, or replace it."""
         named: set[tuple[int, int]] = set()
         for sentinel in self.sentinels:
             with sentinel.client as client:
                 seen = cast("Any", client).sentinel_master(SERVICE)
                 if "failover_in_progress" in seen["flags"] or "o_down" in seen["flags"]:
-                    return False
+                    return None
                 named.add((seen["port"], seen["config-epoch"]))
-        return len(named) == 1
+        return named.pop()[0] if len(named) == 1 else None
 
     def _is_complete(self) -> bool:
         for sentinel in self.sentinels:

@@ -14,9 +14,10 @@ import argparse
 import asyncio
 import contextlib
 import random
+import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 from murmur_streams.stores.redis.store import RedisRunStore
@@ -33,10 +34,24 @@ PAUSE_SECONDS = (0.1, 1.0)
 """Of each lane: the programs get something done meanwhile."""
 
 
-async def chaos(topology: str, seed: int, faults: int, show: Callable[[str], None]) -> Report:
-    """Let programs work while so many faults happen, and judge the histories."""
-    report, began = Report(topology, seed), time.monotonic()
-    with short_folder() as folder:
+async def chaos(
+    topology: str,
+    seed: int,
+    faults: int,
+    show: Callable[[str], None],
+    logs: Path | None = None,
+) -> Report:
+    """Let programs work while so many faults happen, and judge the histories.
+
+    Args:
+        topology: of the servers.
+        seed: of every choice.
+        faults: how many.
+        show: called with a line for each fault.
+        logs: a folder that gets the logs of all servers and workers.
+    """
+    report, began = Report(topology, seed, began=time.time()), time.monotonic()
+    with short_folder() as folder, _logs_to(logs, folder):
         async with contextlib.AsyncExitStack() as stack:
             world = await stack.enter_async_context(WORLDS[topology](folder, seed))
             crew = workers(WORKERS, folder, environ_of(world.url, world.options))
@@ -59,6 +74,19 @@ async def chaos(topology: str, seed: int, faults: int, show: Callable[[str], Non
     return report
 
 
+@contextlib.contextmanager
+def _logs_to(logs: Path | None, folder: Path) -> Generator[None]:
+    """Copy the logs below a folder to another one at the end."""
+    try:
+        yield
+    finally:
+        if logs is not None:
+            for log in folder.rglob("*log"):
+                copy = logs / log.relative_to(folder)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(log, copy)
+
+
 def main(argv: list[str]) -> int:
     """Run on each topology and print the reports; 1 when there was a violation."""
     parser = argparse.ArgumentParser("python -m tests.chaos", description=__doc__)
@@ -66,6 +94,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
     parser.add_argument("--faults", type=int, default=100)
     parser.add_argument("--report", type=Path, help="a file: Markdown (.md) or JSON")
+    parser.add_argument("--logs", type=Path, help="a folder for the logs of servers and workers")
     given = parser.parse_args(argv)
 
     def show(line: str) -> None:
@@ -73,7 +102,7 @@ def main(argv: list[str]) -> int:
 
     reports: list[Report] = []
     for topology in [*WORLDS] if given.topology == "all" else [given.topology]:
-        reports.append(asyncio.run(chaos(topology, given.seed, given.faults, show)))
+        reports.append(asyncio.run(chaos(topology, given.seed, given.faults, show, given.logs)))
         print("\n".join(reports[-1].lines()))  # noqa: T201
     if given.report is not None:
         write(reports, given.report)

@@ -6,15 +6,13 @@ import asyncio
 import contextlib
 import random
 import re
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from redis.asyncio import Redis
 from redis.crc import key_slot
 from redis.exceptions import RedisError
 
-from murmur_streams.core.model.errors import EmbeddedServerError
 from murmur_streams.embedded.cluster_group import ClusterGroup, id_of
 from murmur_streams.embedded.node import Node, free_port, wait_for
 from murmur_streams.testing.faults import (
@@ -22,15 +20,17 @@ from murmur_streams.testing.faults import (
     FaultProxy,
     network_faults,
     request_faults,
-    server_faults,
 )
 from tests.chaos.world import (
     ADMIN_SETTINGS,
-    WHOLE_TRIES,
+    DOWN_AFTER_MS,
+    REPLICATION_SETTINGS,
     World,
-    admin_of,
+    behind_proxies,
     choice_of,
+    faults_of,
     settings_of_server,
+    whole_again,
 )
 from tests.server_choice import server_binary
 
@@ -39,7 +39,6 @@ SLOTS = [key_slot(f"{{{partition}}}".encode()) for partition in range(PARTITIONS
 """Those of the runs."""
 MOST_ADDED = 2
 MOVE_TRIES = 20
-_REPLICATION = ("repl-timeout 3", "repl-ping-replica-period 1")
 
 
 @contextlib.asynccontextmanager
@@ -47,13 +46,11 @@ async def cluster(folder: Path, seed: int) -> AsyncGenerator[World]:
     """Three primaries and their replicas behind proxies, and 16 partitions."""
     ports = [free_port(further=10_000) for _ in range(PRIMARIES * (1 + REPLICAS))]
     binary = await asyncio.to_thread(server_binary)
-    settings = [*ADMIN_SETTINGS, *_REPLICATION, *settings_of_server()]
+    settings = [*ADMIN_SETTINGS, *REPLICATION_SETTINGS, *settings_of_server()]
+    settings.append(f"cluster-node-timeout {DOWN_AFTER_MS}")
     group = ClusterGroup(binary, folder, PRIMARIES, REPLICAS, settings, ports)
     async with contextlib.AsyncExitStack() as stack:
-        proxies: dict[Node, FaultProxy] = {}
-        for node, port in zip(group.nodes, ports, strict=True):
-            proxies[node] = FaultProxy(("127.0.0.1", node.port), port)
-            await stack.enter_async_context(proxies[node])
+        proxies = await behind_proxies(stack, group.nodes, ports)
         stack.callback(group.stop)
         await asyncio.to_thread(group.start)
         options = {"durability": "replicated", "partitions": PARTITIONS}
@@ -85,48 +82,24 @@ def of_cluster(
 
         return {name: of(name) for name in by_node[0]}
 
-    def admin() -> Redis:
-        return admin_of(which.choice(group.nodes[:PRIMARIES]).port)
+    def some_primary() -> Node:
+        return which.choice(_primaries(group.nodes))
 
-    server = server_faults(admin, choice_of(seed, "server"))
-    # Replicas have the programs' user.
-    del server["the password is another one"]
     return {
         "network": on_any(network_faults) | on_any(request_faults),
-        "server": server,
-        "processes": _whole_again(group, _of_processes(group, choice_of(seed, "processes"))),
+        "server": faults_of(some_primary, choice_of(seed, "server")),
+        "processes": whole_again(
+            lambda: group.nodes,
+            lambda: _wait_until_whole(group),
+            _of_processes(group, choice_of(seed, "processes")),
+            Node.start,
+        ),
     }
 
 
-def _whole_again(group: ClusterGroup, acts: dict[str, Act]) -> dict[str, Act]:
-    def and_whole_again(act: Act) -> Act:
-        async def both() -> None:
-            await _until_whole(group)
-            try:
-                await act()
-            finally:
-                await _until_whole(group)
-
-        return both
-
-    return {name: and_whole_again(act) for name, act in acts.items()}
-
-
-async def _until_whole(group: ClusterGroup) -> None:
-    for tries_left in reversed(range(WHOLE_TRIES)):
-        for node in group.nodes:
-            if node.runs:
-                node.thaw()
-            else:
-                await asyncio.to_thread(node.start)
-        try:
-            await asyncio.to_thread(group.wait_until_whole)
-            await asyncio.to_thread(_end_moves, group)
-        except (EmbeddedServerError, RedisError, OSError):
-            if not tries_left:
-                raise
-        else:
-            return
+def _wait_until_whole(group: ClusterGroup) -> None:
+    group.wait_until_whole()
+    _end_moves(group)
 
 
 def _end_moves(group: ClusterGroup) -> None:
@@ -135,13 +108,19 @@ def _end_moves(group: ClusterGroup) -> None:
     for node in group.nodes:
         with node.client as client:
             client.response_callbacks.clear()
-            known: bytes = cast("Any", client).execute_command("CLUSTER", "NODES")
-            (own,) = [line for line in known.decode().splitlines() if "myself" in line.split()[2]]
+            execute = cast("Any", client).execute_command
+            known = cast("bytes", execute("CLUSTER", "NODES")).decode()
+            (own,) = [line for line in known.splitlines() if "myself" in line.split()[2]]
+            if "slave" in own.split()[2]:
+                continue
             for slot, arrow, other in re.findall(r"\[(\d+)(->-|-<-)(\w+)\]", own):
                 if arrow == "->-" and other in by_id:
                     _end_move(group, int(slot), by_id[other])
+                elif arrow == "-<-" and execute("CLUSTER", "COUNTKEYSINSLOT", slot):
+                    # A failover of the source has ended the move there: the rest follows.
+                    _end_move(group, int(slot), node)
                 else:
-                    cast("Any", client).execute_command("CLUSTER", "SETSLOT", slot, "STABLE")
+                    execute("CLUSTER", "SETSLOT", slot, "STABLE")
 
 
 def _of_processes(group: ClusterGroup, choice: random.Random) -> dict[str, Act]:
@@ -209,11 +188,10 @@ def _of_replicas(group: ClusterGroup, choice: random.Random) -> dict[str, Act]:
 
 def _of_slots(group: ClusterGroup, choice: random.Random) -> dict[str, Act]:
     async def target(slot: int) -> Node:
-        """Another node that has slots, or was added for them."""
-        owners = {await asyncio.to_thread(group.primary_of, each) for each in SLOTS}
-        owners |= set(group.nodes[PRIMARIES * (1 + REPLICAS) :])
+        """Another primary, which has slots or was added for them."""
         source = await asyncio.to_thread(group.primary_of, slot)
-        return choice.choice(sorted(owners - {source}, key=lambda node: node.port))
+        others = await asyncio.to_thread(_primaries, group.nodes)
+        return choice.choice([node for node in others if node is not source])
 
     async def key_by_key() -> None:
         slot = choice.choice(SLOTS)
@@ -230,9 +208,12 @@ def _of_slots(group: ClusterGroup, choice: random.Random) -> dict[str, Act]:
         await asyncio.to_thread(group.move_slot_at_once, slot, to)
 
     async def added() -> None:
-        if len(group.nodes) < PRIMARIES * (1 + REPLICAS) + MOST_ADDED:
-            await asyncio.to_thread(group.add_node)
-        slot, to = choice.choice(SLOTS), group.nodes[-1]
+        at_first = PRIMARIES * (1 + REPLICAS)
+        if len(group.nodes) < at_first + MOST_ADDED * (1 + REPLICAS):
+            # With a replica: else its death, which is another fault, would take its slots along.
+            await asyncio.to_thread(group.add_node, REPLICAS)
+        slot, newest = choice.choice(SLOTS), group.nodes[-1 - REPLICAS :]
+        (to,) = await asyncio.to_thread(_primaries, newest)
         if await asyncio.to_thread(group.primary_of, slot) is not to:
             await asyncio.to_thread(group.move_slot, slot, to)
 
@@ -241,6 +222,17 @@ def _of_slots(group: ClusterGroup, choice: random.Random) -> dict[str, Act]:
         "a slot moves at once": at_once,
         "a node is added and gets a slot": added,
     }
+
+
+def _primaries(nodes: Sequence[Node]) -> list[Node]:
+    found: list[Node] = []
+    for node in nodes:
+        if not node.runs or node.is_frozen:
+            continue
+        with node.client as client:
+            if cast("Any", client).info("replication")["role"] == "master":
+                found.append(node)
+    return found
 
 
 def _end_move(group: ClusterGroup, slot: int, to: Node) -> None:

@@ -18,6 +18,8 @@ class Report:
 
     topology: str
     seed: int
+    began: float = 0.0
+    """In Unix time, as the servers' logs have it."""
     seconds: float = 0.0
     faults: FaultReport = field(default_factory=FaultReport)
     outcomes: Counter[str] = field(default_factory=Counter[str])
@@ -73,6 +75,7 @@ class Report:
         return {
             "topology": self.topology,
             "seed": self.seed,
+            "began": self.began,
             "seconds": round(self.seconds, 1),
             "faults": dict(sorted(self.faults.happened.items())),
             "not_possible": dict(sorted(self.faults.failed.items())),

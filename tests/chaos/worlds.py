@@ -11,9 +11,6 @@ import random
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
-from redis.asyncio import Redis
-
-from murmur_streams.core.model.errors import EmbeddedServerError
 from murmur_streams.embedded.cluster_group import ClusterGroup
 from murmur_streams.embedded.node import Node, free_port
 from murmur_streams.embedded.sentinel_group import SentinelGroup
@@ -33,16 +30,17 @@ from tests.chaos.programs import program_faults
 from tests.chaos.workers import worker_faults
 from tests.chaos.world import (
     ADMIN_SETTINGS,
-    WHOLE_TRIES,
+    DOWN_AFTER_MS,
+    REPLICATION_SETTINGS,
     World,
     admin_of,
+    behind_proxies,
     choice_of,
+    faults_of,
     settings_of_server,
+    whole_again,
 )
 from tests.server_choice import server_binary
-
-_REPLICATION = ("repl-timeout 3", "repl-ping-replica-period 1")
-"""A replica notices within seconds that its primary is deaf; by default, within a minute."""
 
 
 @contextlib.asynccontextmanager
@@ -73,13 +71,10 @@ async def sentinel(folder: Path, seed: int) -> AsyncGenerator[World]:
     """A Sentinel service with two replicas, all behind proxies; writes wait for the replicas."""
     ports = [free_port() for _ in range(3)]
     binary = await asyncio.to_thread(server_binary)
-    settings = [*ADMIN_SETTINGS, *_REPLICATION, *settings_of_server()]
-    group = SentinelGroup(binary, folder, 2, settings, ports)
+    settings = [*ADMIN_SETTINGS, *REPLICATION_SETTINGS, *settings_of_server()]
+    group = SentinelGroup(binary, folder, 2, settings, ports, DOWN_AFTER_MS)
     async with contextlib.AsyncExitStack() as stack:
-        proxies: dict[Node, FaultProxy] = {}
-        for node, port in zip(group.servers, ports, strict=True):
-            proxies[node] = FaultProxy(("127.0.0.1", node.port), port)
-            await stack.enter_async_context(proxies[node])
+        proxies = await behind_proxies(stack, group.servers, ports)
         listened = [TcpProxy(("127.0.0.1", node.port)) for node in group.sentinels]
         for proxy in listened:
             await stack.enter_async_context(proxy)
@@ -117,16 +112,10 @@ def _of_service(
 
         return {name: of(name) for name in by_node[group.servers[0]]}
 
-    def admin() -> Redis:
-        return admin_of(group.primary.port)
-
-    server = server_faults(admin, choice_of(seed, "server"))
-    # Replicas and Sentinels have the programs' user.
-    del server["the password is another one"]
     return {
         "network": on_primary(network_faults, "network") | on_primary(request_faults, "requests"),
         "listening": {f"a Sentinel: {name}": of_any_sentinel(name) for name in by_sentinel[0]},
-        "server": server,
+        "server": faults_of(lambda: group.primary, choice_of(seed, "server")),
         "processes": _of_processes(group, proxies, choice_of(seed, "processes")),
     }
 
@@ -139,7 +128,7 @@ def _of_processes(
         ("replica", lambda: [each for each in group.servers if each is not group.primary]),
         ("Sentinel", lambda: group.sentinels),
     ):
-        acts |= _of_any(what, nodes, choice)
+        acts |= _of_any(group, what, nodes, choice)
 
     async def cut_off() -> None:
         primary = await asyncio.to_thread(lambda: group.primary)
@@ -163,43 +152,14 @@ def _of_processes(
     acts["a replica is cut off"] = cut_off
     acts["the primary is cut off until another one is there"] = partitioned
 
-    def and_whole_again(act: Act) -> Act:
-        async def both() -> None:
-            # A second failover before the replicas have what the first primary acknowledged is
-            # beyond the limit of replicated writes.
-            await _until_whole(group)
-            try:
-                await act()
-            finally:
-                await _until_whole(group)
-
-        return both
-
-    return {name: and_whole_again(act) for name, act in acts.items()}
-
-
-async def _until_whole(group: SentinelGroup) -> None:
-    """Wait until all replicas follow the primary; the other lanes' faults may delay that."""
-    for tries_left in reversed(range(WHOLE_TRIES)):
-        for node in (*group.servers, *group.sentinels):
-            # A fault that could not be made may have left one of them so.
-            if node.runs:
-                node.thaw()
-            else:
-                await asyncio.to_thread(node.start)
-        try:
-            await asyncio.to_thread(group.wait_until_whole)
-        except EmbeddedServerError:
-            if not tries_left:
-                raise
-        else:
-            return
+    nodes = [*group.sentinels, *group.servers]
+    return whole_again(lambda: nodes, group.wait_until_whole, acts, group.start_again)
 
 
 def _of_primary(group: SentinelGroup, choice: random.Random) -> dict[str, Act]:
     async def killed() -> None:
         old = await fail_over(group, "killed")
-        await asyncio.to_thread(old.start)
+        await asyncio.to_thread(group.start_again, old)
 
     async def frozen() -> None:
         old = await fail_over(group, "frozen")
@@ -219,9 +179,10 @@ def _of_primary(group: SentinelGroup, choice: random.Random) -> dict[str, Act]:
         sentinel = choice.choice(group.sentinels)
         sentinel.kill()
         try:
-            await killed()
+            old = await fail_over(group, "killed")
         finally:
             await asyncio.to_thread(sentinel.start)
+        await asyncio.to_thread(group.start_again, old)
 
     async def killed_during_failover() -> None:
         """An orderly failover, and its new primary dies as soon as it is one."""
@@ -238,7 +199,9 @@ def _of_primary(group: SentinelGroup, choice: random.Random) -> dict[str, Act]:
     }
 
 
-def _of_any(what: str, nodes: Callable[[], list[Node]], choice: random.Random) -> dict[str, Act]:
+def _of_any(
+    group: SentinelGroup, what: str, nodes: Callable[[], list[Node]], choice: random.Random
+) -> dict[str, Act]:
     async def some() -> Node:
         return choice.choice(await asyncio.to_thread(nodes))
 
@@ -246,7 +209,7 @@ def _of_any(what: str, nodes: Callable[[], list[Node]], choice: random.Random) -
         node = await some()
         node.kill()
         await asyncio.sleep(choice.uniform(0, 1))
-        await asyncio.to_thread(node.start)
+        await asyncio.to_thread(group.start_again, node)
 
     async def frozen() -> None:
         node = await some()

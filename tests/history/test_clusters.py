@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
-from redis.crc import key_slot
 
 from murmur_streams import Fleet
 from murmur_streams.core.model.errors import RunCancelledError
 from murmur_streams.core.model.states import RunState
 from murmur_streams.embedded.cluster_group import ClusterGroup
-from murmur_streams.embedded.node import Node, wait_for
+from murmur_streams.embedded.node import Node
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.replication import Durability
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.testing.checker import check
 from murmur_streams.testing.history import History, stored_runs
 from murmur_streams.testing.recorder import Recorder
+from tests.chaos.cluster_failovers import another_primary, slots_of, wait_for_another
+from tests.chaos.primaries import repair
+from tests.chaos.writing import one_run_in_each, read, write
 from tests.cluster_service import cluster_service
 from tests.fleet.working import working
-from tests.history.test_failovers import acknowledged, read, write
 from tests.running_server import short_folder
 from tests.stores.faults.waiting import wait_until
 
@@ -37,19 +39,10 @@ def replaced(begin: Callable[[ClusterGroup, Node], None]) -> Fault:
 
     def act(group: ClusterGroup, node: Node, slot: int) -> None:
         begin(group, node)
-        wait_for(lambda: group.primary_of(slot) is not node, "another primary")
-        if node.is_frozen:
-            node.thaw()
-        elif not node.is_started:
-            node.start()
+        wait_for_another(group, slot, node)
+        repair(node)
 
     return act
-
-
-def another_primary(group: ClusterGroup, node: Node) -> Node:
-    return next(
-        found for slot in range(0, 16_384, 1_000) if (found := group.primary_of(slot)) is not node
-    )
 
 
 FAULTS: dict[str, Fault] = {
@@ -64,26 +57,11 @@ FAULTS: dict[str, Fault] = {
 }
 
 
-def one_run_in_each(keys: Keys) -> list[str]:
-    """A run in each partition."""
-    found: dict[int, str] = {}
-    number = 0
-    while len(found) < keys.partitions:
-        run_id, number = f"run{number}", number + 1
-        found.setdefault(keys.partition(run_id), run_id)
-    return [found[partition] for partition in keys.all_partitions]
-
-
-def acknowledged_of(history: History, run_id: str) -> int:
-    calls = [call for call in history.calls if call.run_id == run_id]
-    return acknowledged(History(calls=calls))
-
-
 @pytest.mark.parametrize("what", FAULTS)
 @pytest.mark.fault("F14", "F15", "F18", "F19", on="cluster")
 async def test_a_cluster_keeps_every_promise(what: str) -> None:
     """Writers and readers in every partition while the node of one of them is lost, or its slot."""
-    history, is_over = History(may_rewind=True), asyncio.Event()
+    history, is_over, counts = History(may_rewind=True), asyncio.Event(), Counter[str]()
     with short_folder() as folder, cluster_service(folder) as group:
         # The new node has no replica that could confirm a write.
         durability: Durability = "primary" if "new node" in what else "replicated"
@@ -92,18 +70,15 @@ async def test_a_cluster_keeps_every_promise(what: str) -> None:
             await asyncio.gather(*(recorder.create(run_id, "work") for run_id in runs))
             readers = [asyncio.create_task(read(recorder, run_id)) for run_id in runs]
             writers = [
-                asyncio.create_task(write(recorder, run_id, "a", is_over)) for run_id in runs
+                asyncio.create_task(write(recorder, run_id, "a", counts, is_over))
+                for run_id in runs
             ]
-            await wait_until(lambda: acknowledged(history) > 500, "writes are under way")
-            slot = key_slot(store._keys.base(0).encode())
+            await wait_until(lambda: counts.total() > 500, "writes are under way")
+            slot = slots_of(store._keys)[0]
             node = group.primary_of(slot)
             await asyncio.to_thread(FAULTS[what], group, node, slot)
-            before = acknowledged_of(history, runs[0])
-
-            def goes_on() -> bool:
-                return acknowledged_of(history, runs[0]) > before + 50
-
-            await wait_until(goes_on, "writes to the lost node go on")
+            more = counts[runs[0]] + 50
+            await wait_until(lambda: counts[runs[0]] > more, "writes to the lost node go on")
             is_over.set()
             await asyncio.gather(*writers)
             for run_id in runs:
@@ -130,7 +105,7 @@ async def test_a_fleet_goes_on_while_a_node_is_lost(what: str) -> None:
             return number
 
         async with fleet, working(fleet):
-            slot = key_slot(Keys("murmur:runs", PARTITIONS).base(0).encode())
+            slot = slots_of(Keys("murmur:runs", PARTITIONS))[0]
             node = group.primary_of(slot)
             waiting = await fleet.submit("endless", 0)
             fault = asyncio.create_task(asyncio.to_thread(FAULTS[what], group, node, slot))

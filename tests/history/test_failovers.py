@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+from collections import Counter
 
 import pytest
 
-from murmur_streams.core.model.errors import CursorResetError, MurmurError
-from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.testing.checker import check
 from murmur_streams.testing.faults import Failover, fail_over
-from murmur_streams.testing.history import History, Outcome, stored_runs
+from murmur_streams.testing.history import History, stored_runs
 from murmur_streams.testing.recorder import Recorder
 from tests.chaos.failovers import failovers
+from tests.chaos.writing import read, write
 from tests.running_server import short_folder
 from tests.sentinel_service import sentinel_service
 from tests.stores.faults.waiting import wait_until
@@ -23,37 +22,11 @@ from tests.stores.faults.waiting import wait_until
 RUNS, WRITERS = 4, 3
 
 
-async def write(recorder: Recorder, run_id: str, name: str, is_over: asyncio.Event) -> None:
-    """Append until it is over; every third write expects the version of the one before."""
-    version, number = 1, 0
-    while not is_over.is_set():
-        event = RunEvent(type=RunEventType.LOG, run_id=run_id, data=f"{name}-{number}")
-        expected = version if number % 3 == 0 else None
-        with contextlib.suppress(MurmurError):
-            version = await recorder.append(run_id, event, expected_version=expected)
-        number += 1
-        await asyncio.sleep(0.002)
-
-
-async def read(recorder: Recorder, run_id: str) -> None:
-    """Read to the end, again from the start after a reset."""
-    while True:
-        try:
-            await recorder.read(run_id)
-        except CursorResetError:
-            continue
-        return
-
-
-def acknowledged(history: History) -> int:
-    return sum(call.outcome is Outcome.ACKNOWLEDGED for call in history.calls)
-
-
 @pytest.mark.parametrize("how", ["killed", "frozen", "in order"])
 @pytest.mark.fault("F14", "F15", on="sentinel")
 async def test_replicated_writes_keep_every_promise(how: Failover) -> None:
     """Writers with and without expected versions, and readers, while the primary changes."""
-    history, is_over = History(may_rewind=True), asyncio.Event()
+    history, is_over, counts = History(may_rewind=True), asyncio.Event(), Counter[str]()
     with short_folder() as folder, sentinel_service(folder, replicas=2) as service:
         async with RedisRunStore(service.url, durability="replicated") as store:
             recorder = Recorder(store, history)
@@ -61,14 +34,14 @@ async def test_replicated_writes_keep_every_promise(how: Failover) -> None:
             await asyncio.gather(*(recorder.create(run_id, "work") for run_id in runs))
             readers = [asyncio.create_task(read(recorder, run_id)) for run_id in runs]
             writers = [
-                asyncio.create_task(write(recorder, run_id, f"{number}", is_over))
+                asyncio.create_task(write(recorder, run_id, f"{number}", counts, is_over))
                 for run_id in runs
                 for number in range(WRITERS)
             ]
-            await wait_until(lambda: acknowledged(history) > 100, "writes are under way")
+            await wait_until(lambda: counts.total() > 100, "writes are under way")
             await fail_over(service, how)
-            count = acknowledged(history)
-            await wait_until(lambda: acknowledged(history) > count + 100, "writes go on")
+            count = counts.total()
+            await wait_until(lambda: counts.total() > count + 100, "writes go on")
             is_over.set()
             await asyncio.gather(*writers)
             for run_id in runs:
@@ -82,6 +55,6 @@ async def test_replicated_writes_keep_every_promise(how: Failover) -> None:
 @pytest.mark.fault("F14", "F16", on="sentinel")
 async def test_without_replicated_every_loss_is_reported(how: str) -> None:
     """Programs, a worker and readers; the checker knows which losses each program learned of."""
-    async for report in failovers(how, "primary", 1):
+    async for report in failovers("sentinel", how, "primary", 1):
         assert report.violations == []
         assert report.lost == report.reported

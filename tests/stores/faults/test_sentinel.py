@@ -155,3 +155,15 @@ async def test_the_printed_rights_suffice_at_a_service(group: SentinelGroup) -> 
         for node, _ in lines:
             with node.client as admin:
                 assert cast("Any", admin).acl_log() == []
+
+
+async def test_a_promoted_server_is_not_taken_back(group: SentinelGroup) -> None:
+    """A look at the servers that began before a failover changes nothing after it."""
+    old = group.primary
+    old.freeze()
+    looking = asyncio.create_task(asyncio.to_thread(group._are_linked))
+    await asyncio.to_thread(group.wait_for_other_primary, old)
+    old.thaw()
+    await looking
+    with group.primary.client as admin:
+        assert cast("Any", admin).info("replication")["role"] == "master"
