@@ -121,7 +121,8 @@ async def measure_revisions(
 
 def measured(results: Results, work: Coroutine[Any, Any, None]) -> bool:
     """Measure until the end or until Ctrl-C or SIGTERM; False when it was interrupted."""
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    # Not that of SIGINT: a shell's background job ignores it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         asyncio.run(work)
     except KeyboardInterrupt:

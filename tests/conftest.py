@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,6 +26,16 @@ settings.register_profile("matrix", settings.get_profile("dev"), max_examples=20
 settings.register_profile("full", settings.get_profile("dev"), max_examples=2_000)
 # `make check` chooses the full number by --hypothesis-profile=full.
 settings.load_profile("dev")
+
+
+def pytest_configure() -> None:
+    """Let every program that a test starts react to SIGINT.
+
+    A shell's background job (``make check &``, ``nohup``) ignores it, and a process starts with the
+    signals ignored that its parent ignores: a test would wait in vain for the end of its program.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -80,8 +80,7 @@ def test_two_trees_are_compared_in_one_run() -> None:
 def test_ctrl_c_prints_what_was_measured() -> None:
     """The tables of the finished suites are printed; no server or program is left."""
     process = subprocess.Popen(
-        # So many rounds that it cannot end before the signal.
-        [*COMMAND, "run", "--size", "quick", "--rounds", "50", "--only", "footprint", "live"],
+        [*COMMAND, "run", "--size", "quick", "--only", "footprint", "live"],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

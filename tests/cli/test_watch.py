@@ -34,7 +34,6 @@ class Terminal:
             stderr=its_end,
             cwd=HERE,
             env={**os.environ, "TERM": "xterm-256color", "LINES": "30"},
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  # no threads are started before exec
         )
         os.close(its_end)
         self.written = ""
