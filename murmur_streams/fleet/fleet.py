@@ -17,8 +17,9 @@ from murmur_streams.fleet.agents import Agent, AgentRegistry
 from murmur_streams.fleet.background import Blocking, SyncRunHandle, blocking
 from murmur_streams.fleet.handle import DeadRuns, RunHandle
 from murmur_streams.fleet.inline import InlineOptions, InlineRun, run_inline
-from murmur_streams.fleet.stores import StoreOfLoop, UnservedTargets
+from murmur_streams.fleet.stores import StoreOfLoop, UnservedTargets, source_of
 from murmur_streams.fleet.submission import retry_run, sent_form, submit_run
+from murmur_streams.stores.redis.connection.maker import AnyClient
 from murmur_streams.stores.work_store import WorkStore
 from murmur_streams.wire.requests import SubmitOptions
 
@@ -40,17 +41,26 @@ class Fleet(AgentRegistry):
         url: the store that holds the runs; None takes MURMUR_URL, else the embedded server. The
             processes of one machine may share a file of ``sqlite:``. A folder of ``rocksdb:`` and
             ``memory:`` are for one process, which submits and works.
-        options: for the store that the URL names, such as ttl_seconds, and of a Redis key_prefix
-            and partitions; the MURMUR_* variables set the rest.
+        client: instead of the URL, a client of redis.asyncio: ``Redis``, the ``master_for`` of a
+            ``Sentinel``, or ``RedisCluster``. The fleet connects by itself, with the client's
+            addresses, credentials (also a ``credential_provider``) and TLS options; it does not use
+            the client's connections, and does not close it. A program that does not import the
+            fleet, such as ``murmur-streams submit``, needs a URL.
+        options: for the store, such as ttl_seconds, and of a Redis key_prefix and partitions; the
+            MURMUR_* variables set the rest.
 
     Raises:
-        InvalidInputError: the URL is not text.
+        InvalidInputError: the URL is not text, the client is not one of redis.asyncio, or both are
+            given.
+        StoreConfigurationError: the client reads from replicas.
         TypeError: the option does not exist.
     """
 
-    def __init__(self, url: str | None = None, **options: Any) -> None:
+    def __init__(
+        self, url: str | None = None, *, client: AnyClient | None = None, **options: Any
+    ) -> None:
         super().__init__()
-        self._stores = StoreOfLoop(url, options)
+        self._stores = StoreOfLoop(source_of(url, client), options)
         self._unserved = UnservedTargets()
 
     @overload

@@ -21,11 +21,13 @@ from murmur_streams.stores.local.engine.file_store import FileRunStore
 from murmur_streams.stores.local.engine.store import LocalOptions
 from murmur_streams.stores.open import open_store
 from murmur_streams.stores.own_tasks import start_task
+from murmur_streams.stores.redis.connection.maker import AnyClient
+from murmur_streams.stores.redis.connection.topology import check_client
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.stores.work_store import WorkStore
 from murmur_streams.threads import call_in_thread
 
-_NOT_OURS = frozenset({"url", "client", "revive"})
+_NOT_OPTIONS = frozenset({"url", "client", "revive"})
 """Parameters of RedisRunStore that are not options of a fleet."""
 _ON_DISK = {"sqlite": "SQLite", "rocksdb": "RocksDB"}
 _MEMORY = "memory"
@@ -34,14 +36,18 @@ _MEMORY = "memory"
 class StoreOfLoop:
     """Opens one store per process and event loop at first use.
 
+    Args:
+        source: the store's URL, or a client, of which every store uses the addresses, credentials
+            and options alone; None for the URL of the environment.
+        options: for the store.
+
     Raises:
-        InvalidInputError: the URL is not text.
         TypeError: the store has no such option.
     """
 
-    def __init__(self, url: str | None, options: Mapping[str, Any]) -> None:
-        _check(url, options)
-        self._url = url
+    def __init__(self, source: str | AnyClient | None, options: Mapping[str, Any]) -> None:
+        _check(source, options)
+        self._source = source
         self._options = options
         self._opened: dict[tuple[int, asyncio.AbstractEventLoop], asyncio.Task[WorkStore]] = {}
         """By process and loop. A forked child keeps references to its parent's stores and never
@@ -90,11 +96,12 @@ class StoreOfLoop:
 
     async def _open(self) -> WorkStore:
         settings = Settings.from_environment(os.environ)
-        url = self._url or settings.url or "embedded:"
-        _check(url, self._options)
-        if _scheme(url) == _MEMORY:
+        source = self._source or settings.url or "embedded:"
+        _check(source, self._options)
+        if _scheme(source) == _MEMORY:
             self._check_is_alone()
-        return await open_work_store(url, {**default_options(url, settings), **self._options})
+        options = {**default_options(source, settings), **self._options}
+        return await open_work_store(source, options)
 
     def _check_is_alone(self) -> None:
         """Refuse a second event loop or process for runs in memory: it would see none of them."""
@@ -107,63 +114,82 @@ class StoreOfLoop:
             )
 
 
+def source_of(url: object, client: AnyClient | None) -> str | AnyClient | None:
+    """Where a fleet's runs are: a URL or a client; None for the URL of the environment.
+
+    Raises:
+        InvalidInputError: the URL is not text, the client is not one of redis.asyncio, or both are
+            given.
+        StoreConfigurationError: the client reads from replicas.
+    """
+    if client is not None:
+        check_client(client)
+    if url is None:
+        return client
+    if not isinstance(url, str):
+        raise InvalidInputError(
+            f"url is {url!r}, but must be text such as redis://localhost:6379/0, or None"
+        )
+    if client is not None:
+        raise InvalidInputError("a fleet takes a url or a client, not both: leave one of them out")
+    return url
+
+
 def kind_on_disk(url: str) -> str | None:
     """SQLite or RocksDB for the URL of a file or folder, else None."""
     return _ON_DISK.get(_scheme(url))
 
 
-def default_options(url: str, settings: Settings) -> dict[str, Any]:
-    """The options that the MURMUR_* variables set for the store of a URL."""
+def default_options(source: str | AnyClient, settings: Settings) -> dict[str, Any]:
+    """The options that the MURMUR_* variables set for the store of a URL or client."""
     lifetimes: dict[str, Any] = {
         "ttl_seconds": settings.ttl_seconds,
         "live_ttl_seconds": settings.live_ttl_seconds,
     }
-    if _is_local(url):
+    if _is_local(source):
         return lifetimes
     names = ("key_prefix", "partitions", "durability", "read_only")
     return lifetimes | {name: getattr(settings, name) for name in names}
 
 
-async def open_work_store(url: str, options: Mapping[str, Any]) -> WorkStore:
-    """Open a store for a fleet.
+async def open_work_store(source: str | AnyClient, options: Mapping[str, Any]) -> WorkStore:
+    """Open a store for a fleet: that of a URL, or one with a client's settings.
 
     Raises:
         StoreConfigurationError, StoreUnavailableError: it cannot be opened.
     """
+    if not isinstance(source, str):
+        return RedisRunStore(client=source, **options)
     # In a thread: an embedded server may have to be started.
-    store = await call_in_thread("open a store", lambda: open_store(url, **options))
+    store = await call_in_thread("open a store", lambda: open_store(source, **options))
     if isinstance(store, FileRunStore):
         # An unreachable server may come back; a file that cannot be opened is reported at once.
         await store.ping()
     return store
 
 
-def _check(url: object, options: Mapping[str, Any]) -> None:
+def _check(source: object, options: Mapping[str, Any]) -> None:
     """Check where the fleet is made, and not at its first submission, in another file."""
-    if url is not None and not isinstance(url, str):
-        raise InvalidInputError(
-            f"url is {url!r}, but must be text such as redis://localhost:6379/0, or None"
-        )
-    if options:
-        known = _options_of(url)
-        for name in options:
-            if name not in known:
-                why = "" if url is None else _whose(name, url)
-                raise TypeError(f"a Fleet has no option {name!r}; it has: {', '.join(known)}{why}")
+    known = _options_of(source)
+    for name in options:
+        if name not in known:
+            why = _whose(name, source) if isinstance(source, str) else ""
+            raise TypeError(f"a Fleet has no option {name!r}; it has: {', '.join(known)}{why}")
 
 
-def _options_of(url: str | None) -> list[str]:
-    """The options of a URL's store; without a URL those of every store."""
+def _options_of(source: object) -> list[str]:
+    """The options of the store of a URL or client; without either, those of every store."""
     local, redis = [*LocalOptions.__annotations__, "sync"], _options_of_redis()
-    if url is None:
+    if source is None:
         return [*dict.fromkeys(redis + local)]
-    if _scheme(url) == _MEMORY:
+    if _scheme(source) == _MEMORY:
         local.remove("sync")
-    return local if _is_local(url) else redis
+    return local if _is_local(source) else redis
 
 
 def _options_of_redis() -> list[str]:
-    return [name for name in inspect.signature(RedisRunStore).parameters if name not in _NOT_OURS]
+    known = inspect.signature(RedisRunStore).parameters
+    return [name for name in known if name not in _NOT_OPTIONS]
 
 
 def _whose(name: str, url: str) -> str:
@@ -174,12 +200,13 @@ def _whose(name: str, url: str) -> str:
     return f"; {name} is an option of Redis's, and this URL names {kind}"
 
 
-def _is_local(url: str) -> bool:
-    return _scheme(url) == _MEMORY or kind_on_disk(url) is not None
+def _is_local(source: object) -> bool:
+    return _scheme(source) in {_MEMORY, *_ON_DISK}
 
 
-def _scheme(url: str) -> str:
-    return url.partition(":")[0].strip().lower()
+def _scheme(source: object) -> str:
+    """The scheme of a URL; "" for a client."""
+    return source.partition(":")[0].strip().lower() if isinstance(source, str) else ""
 
 
 def _here() -> tuple[int, asyncio.AbstractEventLoop]:

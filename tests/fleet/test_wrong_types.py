@@ -52,7 +52,7 @@ def test_a_fleet_that_cannot_be_is_refused_when_it_is_made() -> None:
     wrong: Any = 5
     with pytest.raises(InvalidInputError, match="url is 5, but must be text"):
         Fleet(wrong)
-    for name in ("prefix", "ttl", "client", "revive"):
+    for name in ("prefix", "ttl", "revive"):
         with pytest.raises(TypeError, match=f"no option '{name}'; it has: key_prefix, .*limits"):
             Fleet(**{name: None})
     Fleet("redis://127.0.0.1:1", key_prefix="a", partitions=2, ttl_seconds=1, retry_seconds=1)

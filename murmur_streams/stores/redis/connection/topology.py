@@ -7,8 +7,9 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from redis.asyncio import RedisCluster
+from redis.asyncio import Redis, RedisCluster
 
+from murmur_streams.core.model.errors import InvalidInputError
 from murmur_streams.stores.redis.connection.cluster import Cluster
 from murmur_streams.stores.redis.connection.maker import AnyClient, ConnectionMaker
 from murmur_streams.stores.redis.connection.pools import Pools
@@ -128,9 +129,30 @@ def topology_of(client: AnyClient, deadline_seconds: float) -> Topology:
     Args:
         client: its addresses, credentials and options are used.
         deadline_seconds: a connection whose reply takes longer counts as broken.
+
+    Raises:
+        InvalidInputError, StoreConfigurationError: see ``check_client``.
     """
+    check_client(client)
     kind = Cluster if isinstance(client, RedisCluster) else OneServer
     return kind(client, deadline_seconds)
+
+
+def check_client(client: object) -> None:
+    """Refuse a client that no store can use; nothing is connected.
+
+    Raises:
+        InvalidInputError: it is not a client of redis.asyncio.
+        StoreConfigurationError: it reads from replicas.
+    """
+    if not isinstance(client, Redis | RedisCluster):
+        kind = type(client)
+        raise InvalidInputError(
+            f"client is a {kind.__module__}.{kind.__qualname__}, but must be a client of "
+            "redis.asyncio: Redis, Sentinel(...).master_for(service) or RedisCluster"
+        )
+    if isinstance(client, Redis):
+        primary_of(client)
 
 
 PARTITIONS_ON_CLUSTER = 16
