@@ -48,9 +48,17 @@ class Authority:
         )
         return Certificate(made, key)
 
-    def context(self, certificate: Certificate) -> ssl.SSLContext:
-        """The TLS context of a server with this certificate."""
+    def context(self, certificate: Certificate, *, asks_clients: bool = False) -> ssl.SSLContext:
+        """The TLS context of a server with this certificate.
+
+        Args:
+            certificate: the server's.
+            asks_clients: whether it takes only clients with a certificate of this authority.
+        """
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        if asks_clients:
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(self.file)
         context.load_cert_chain(certificate.certificate, certificate.key)
         return context
 

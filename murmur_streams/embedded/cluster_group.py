@@ -54,11 +54,8 @@ class ClusterGroup:
         self._folder = folder
         self._settings = [*_SETTINGS, *settings]
         self.nodes = [self._new_node(number) for number in range(primaries * (1 + replicas))]
-        for node, port in zip(self.nodes, announced, strict=False):
-            node.announce(port)
-            bus = f"cluster-announce-bus-port {node.port + BUS_DISTANCE}"
-            node.settings += [f"cluster-announce-port {port}", bus]
         self._primaries = primaries
+        self.announce(announced)
 
     @property
     def url(self) -> str:
@@ -66,6 +63,13 @@ class ClusterGroup:
         return (
             f"redis+cluster://{','.join(f'127.0.0.1:{node.announced_port}' for node in self.nodes)}"
         )
+
+    def announce(self, ports: Sequence[int]) -> None:
+        """Let clients and replicas reach the nodes by proxies on these ports; before the start."""
+        for node, port in zip(self.nodes, ports, strict=False):
+            node.announce(port)
+            bus = f"cluster-announce-bus-port {node.port + BUS_DISTANCE}"
+            node.settings += [f"cluster-announce-port {port}", bus]
 
     def start(self) -> None:
         """Start all of it, and return when every slot is served and every replica follows."""

@@ -25,6 +25,7 @@ from murmur_streams.core.model.work import ControlMessage
 from murmur_streams.stores.own_tasks import end_tasks, start_task
 from murmur_streams.stores.redis.connection.connections import drop_connection
 from murmur_streams.stores.redis.connection.failures import NeverSentError, code_of
+from murmur_streams.stores.redis.connection.messages import messages
 from murmur_streams.stores.redis.nodes import ServerNode
 from murmur_streams.stores.redis.server import Server
 from murmur_streams.stores.redis.side_by_side import PATIENCE_SECONDS, SideBySide
@@ -37,8 +38,6 @@ PASS_ON_SECONDS = 0.02
 """A worker that waits for no work so long after a hint has no free slot: another one is woken."""
 LOOK_SECONDS = 1.0
 """How often the subscriptions are compared with where the partitions are."""
-SILENT_SECONDS = 10.0
-"""A node that sent nothing for so long must answer a PING: its host may be gone."""
 UNUSED_SECONDS = 5.0
 """After this time without a caller the subscriptions end."""
 
@@ -198,32 +197,18 @@ class Hints:
         self, connection: Any, channels: Mapping[bytes, Callable[[int, str], None]]
     ) -> None:
         """Read messages until the connection is lost, or a partition has moved to another node."""
-        is_asked, keys = False, self._server.keys
-        message = asyncio.ensure_future(connection.read_response())
-        try:
-            while True:
-                done, _ = await asyncio.wait({message}, timeout=SILENT_SECONDS)
-                if not done:
-                    if is_asked:
-                        raise RedisConnectionError("it does not answer")
-                    is_asked = True
-                    await connection.send_command("PING")
-                    continue
-                is_asked = False
-                kind, channel, *rest = message.result()
-                message = asyncio.ensure_future(connection.read_response())
+        async with contextlib.aclosing(messages(connection)) as found:
+            async for kind, channel, *rest in found:
                 if kind == b"sunsubscribe":
                     raise RedisConnectionError("a slot has moved")
                 if kind == b"pong":
                     continue
-                partition = keys.partition_of_key(channel.decode())
+                partition = self._server.keys.partition_of_key(channel.decode())
                 if kind == b"ssubscribe":
                     self._heard.add(partition)
                     self._news.set()
                 else:
                     channels[channel](partition, rest[0].decode())
-        finally:
-            await end_tasks([message])
 
     def _on_work(self, partition: int, target: str) -> None:
         self._entered.pop(partition, None)

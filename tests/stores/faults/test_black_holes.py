@@ -15,7 +15,7 @@ from murmur_streams.embedded import EmbeddedServer
 from murmur_streams.embedded.sentinel_group import SentinelGroup
 from murmur_streams.fleet.worker import loops, worker
 from murmur_streams.stores.redis import ends
-from murmur_streams.stores.redis.connection import sentinel
+from murmur_streams.stores.redis.connection import messages
 from murmur_streams.stores.redis.live import sources
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.testing.faults import Direction, FaultProxy, TcpProxy, commands
@@ -210,7 +210,7 @@ async def test_deaf_sentinels_are_listened_to_again(
     group: SentinelGroup, make_store: StoreMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A store subscribes again to Sentinels whose reports vanish."""
-    monkeypatch.setattr(sentinel, "SILENT_SECONDS", BLOCK_SECONDS)
+    monkeypatch.setattr(messages, "SILENT_SECONDS", BLOCK_SECONDS)
     async with (
         TcpProxy(("127.0.0.1", group.sentinels[0].port)) as first,
         TcpProxy(("127.0.0.1", group.sentinels[1].port)) as second,

@@ -17,7 +17,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from murmur_streams.core.model.errors import StoreConfigurationError
 from murmur_streams.stores.own_tasks import end_tasks, start_shared_task, start_task
 from murmur_streams.stores.redis.connection.connections import reply_or_error
-from murmur_streams.stores.redis.connection.failures import NeverSentError, reason_of
+from murmur_streams.stores.redis.connection.failures import NeverSentError, is_shut, reason_of
 from murmur_streams.stores.redis.connection.maker import Address, AnyClient, ConnectionMaker
 from murmur_streams.stores.redis.connection.pools import Pools
 from murmur_streams.stores.redis.connection.slots import SlotRange, newest, read_view
@@ -202,6 +202,8 @@ class Cluster:
 
     def _no_answer(self, asked: Sequence[Address], failed: Sequence[BaseException]) -> Exception:
         for error in failed:
+            if is_shut(error):
+                return cast("Exception", error)
             if isinstance(error, ResponseError):
                 if "cluster support disabled" in str(error):
                     return StoreConfigurationError(

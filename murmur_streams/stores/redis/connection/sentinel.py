@@ -15,7 +15,9 @@ from redis.exceptions import RedisError, ResponseError
 
 from murmur_streams.core.model.errors import StoreConfigurationError
 from murmur_streams.stores.own_tasks import end_tasks, start_shared_task, start_task
+from murmur_streams.stores.redis.connection.failures import is_credentials, is_shut
 from murmur_streams.stores.redis.connection.maker import Address, AnyClient, ConnectionMaker
+from murmur_streams.stores.redis.connection.messages import messages
 
 logger = logging.getLogger("murmur_streams.redis")
 
@@ -24,8 +26,6 @@ ASK_SECONDS = 1.0
 ANEW_SECONDS = 10.0
 """News of a failover reach every Sentinel within a few seconds. If most of them still name a lower
 epoch after this time, they were set up anew."""
-SILENT_SECONDS = 10.0
-"""A Sentinel that reported nothing for so long must answer a PING: its host may be gone."""
 CHANNELS = ("+switch-master", "+promoted-slave")
 """In an orderly failover the second one comes first, while the old primary still takes writes."""
 
@@ -150,6 +150,13 @@ class Primary:
 
     def _no_answer(self, failures: Sequence[BaseException]) -> Exception:
         for failure in failures:
+            if is_credentials(failure):
+                return StoreConfigurationError(
+                    f"the Sentinels of {self._service!r} refused the user name or password "
+                    f"({failure}); check sentinel_username and sentinel_password in the URL"
+                )
+            if is_shut(failure):
+                return cast("Exception", failure)
             if isinstance(failure, ResponseError) and "No such master" in str(failure):
                 return StoreConfigurationError(
                     f"the Sentinels monitor no service {self._service!r}: the URL ends with "
@@ -211,23 +218,10 @@ class Primary:
 
     async def _listen(self, connection: Any) -> None:
         """Ask all Sentinels whenever this one reports something; raises when it is gone."""
-        is_asked = False
-        message = asyncio.ensure_future(connection.read_response())
-        try:
-            while True:
-                done, _ = await asyncio.wait({message}, timeout=SILENT_SECONDS)
-                if not done:
-                    if is_asked:
-                        raise RedisConnectionError("it does not answer")
-                    is_asked = True
-                    await connection.send_command("PING")
-                    continue
-                is_asked = False
-                if message.result()[0] == b"message":
+        async with contextlib.aclosing(messages(connection)) as reports:
+            async for kind, *_ in reports:
+                if kind == b"message":
                     await self._ask_again()
-                message = asyncio.ensure_future(connection.read_response())
-        finally:
-            await end_tasks([message])
 
     async def _ask_again(self) -> None:
         # An ask that is under way may have begun before what was reported.
