@@ -124,11 +124,16 @@ class Server:
         return self.topology.is_cluster
 
     def loader(self, partition: int) -> Loader:
-        """How the server of a partition is called; while none has it, how others are."""
+        """How the server of a partition is called; while none has it, how others are.
+
+        Raises:
+            ClusterDownError: no server is known that has any partition.
+        """
         try:
             return self.nodes.of_partition(partition).loader
         except RedisError:
-            return self.nodes.all[0].loader
+            # Where no server is known at all, the second look raises the same error.
+            return (self.nodes.all or [self.nodes.of_partition(partition)])[0].loader
 
     def name_of_node(self, partition: int) -> str:
         """The server that has the partition now; "" while none has it."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any, cast
 
 import pytest
+from redis.asyncio import RedisCluster
+from redis.asyncio.cluster import ClusterNode
 from redis.crc import key_slot
 from redis.exceptions import ClusterDownError, ResponseError
 
@@ -13,6 +15,7 @@ from murmur_streams.stores.redis.connection.store_use import StoreUse
 from murmur_streams.stores.redis.connection.topology import Topology
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.nodes import Command, Nodes, key_of
+from murmur_streams.stores.redis.server import Server
 
 PARTITIONS = 16
 KEYS = Keys("murmur:runs", PARTITIONS)
@@ -154,6 +157,22 @@ async def test_a_partition_without_a_node_is_refused_alone(
     with pytest.raises(ClusterDownError):
         await nodes.every_reply([("XLEN", KEYS.feed(here)), ("XLEN", KEYS.feed(lost))])
     assert all(not each.sent for each in topology.connections)
+
+
+def test_a_lost_partition_is_called_as_the_others_are(
+    topology: ThreeNodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its calls are formed all the same; while no node at all is known, the error says so."""
+    client = RedisCluster(startup_nodes=[ClusterNode("127.0.0.1", 1)])
+    server = Server(client, KEYS, where="redis+cluster://a", retry_seconds=1)
+    monkeypatch.setattr(server.nodes, "_topology", topology)
+    lost = partition_on("c")
+    assert server.loader(lost) is server.nodes.of_partition(lost).loader
+    topology.gone = {2}
+    assert server.loader(lost) is server.nodes.all[0].loader
+    topology.gone = {0, 1, 2}
+    with pytest.raises(ClusterDownError):
+        server.loader(lost)
 
 
 def test_each_node_knows_its_partitions(nodes: Nodes) -> None:
