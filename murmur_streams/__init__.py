@@ -65,7 +65,7 @@ _NAMES = {
         RunDamagedError RunExistsError RunFailedError RunNotFoundError
         RunNotTerminalError RunTerminatedError StoreClosedError StoreConfigurationError
         StoreDamagedError StoreError StoreFullError StoreReadOnlyError StoreRewoundError
-        StoreUnavailableError WrongExpectedVersionError
+        StoreUnavailableError WritesDisabledError WrongExpectedVersionError
     """,
     "core.model.events": "RunEvent RunEventType",
     "core.model.feed": "FeedEntry",

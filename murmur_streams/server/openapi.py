@@ -157,7 +157,7 @@ def _kinds_of(method: str, path: str, operation: dict[str, Any]) -> list[kinds.P
         *(_OF_CALLERS if "security" in operation else ()),
         *(_OF_POSTS if method == "post" else ()),
         *((kinds.BAD_JSON,) if "requestBody" in operation else ()),
-        *((kinds.UNKNOWN,) if method in {"post", "delete"} else ()),
+        *((kinds.READ_ONLY, kinds.UNKNOWN) if method in {"post", "delete"} else ()),
         *((kinds.RUN_NOT_FOUND, kinds.DAMAGED) if "{run_id}" in path else ()),
     ]
 

@@ -83,6 +83,7 @@ UNAUTHORIZED = ProblemKind("unauthorized", 401, "Credentials are needed", "Unaut
 FORBIDDEN = ProblemKind(
     "forbidden", 403, "The credentials do not cover this", "TrustViolationError"
 )
+READ_ONLY = ProblemKind("read-only", 403, "This server only reads")
 NOT_FOUND = ProblemKind("not-found", 404, "There is nothing here", "RegistryError")
 RUN_NOT_FOUND = ProblemKind("run-not-found", 404, "The run does not exist", "RegistryError")
 NO_AGENT = ProblemKind("agent-not-registered", 404, "The agent does not exist", "RegistryError")
@@ -150,6 +151,7 @@ EXCEPTION_KINDS: tuple[tuple[type[BaseException], ProblemKind], ...] = (
     (errors.AgentNotRegisteredError, NO_AGENT),
     (errors.OutcomeUnknownError, UNKNOWN),
     (errors.RunDamagedError, DAMAGED),
+    (errors.WritesDisabledError, READ_ONLY),
     (errors.StoreError, UNAVAILABLE),
     (TimeoutError, TIMEOUT),
 )

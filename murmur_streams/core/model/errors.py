@@ -283,6 +283,10 @@ class StoreConfigurationError(StoreError):
     """The URL, credentials, permissions, server version or keys do not fit this store."""
 
 
+class WritesDisabledError(StoreConfigurationError):
+    """The store was opened with ``read_only=True``, and the call would write. Nothing was sent."""
+
+
 class EmbeddedServerError(StoreConfigurationError):
     """The embedded server could not be found, started or reached."""
 

@@ -22,6 +22,7 @@ from murmur_streams.core.model.errors import (
     RunFailedError,
     StoreConfigurationError,
     StoreUnavailableError,
+    WritesDisabledError,
 )
 from murmur_streams.core.model.states import RunState
 from murmur_streams.embedded.cluster_group import ClusterGroup
@@ -389,7 +390,7 @@ async def test_a_reader_writes_nothing(cast_of: Cast, make_store: StoreMaker) ->
         lambda: reader.dead_letters().purge(all=True),
     ]
     for call in calls:
-        assert "read_only" in await refusal(call(), StoreConfigurationError)
+        assert "read_only" in await refusal(call(), WritesDisabledError)
     await refusal(reader.queue(5).prepare(["work"]), StoreConfigurationError)
     assert await cast_of.denied() == set()
     after = await cast_of.admin.info("commandstats")

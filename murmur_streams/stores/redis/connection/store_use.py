@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from murmur_streams.core.model.errors import StoreConfigurationError
+from murmur_streams.core.model.errors import WritesDisabledError
 from murmur_streams.stores.redis.connection.server_warnings import ServerWarnings
 
 
@@ -24,9 +24,9 @@ class StoreUse:
         """Refuse to write in a store that only reads; nothing was sent.
 
         Raises:
-            StoreConfigurationError: it only reads.
+            WritesDisabledError: it only reads.
         """
         if self.read_only:
-            raise StoreConfigurationError(
+            raise WritesDisabledError(
                 "this store was opened with read_only=True (MURMUR_READ_ONLY=1), and only reads"
             )
