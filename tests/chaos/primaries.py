@@ -42,6 +42,8 @@ def _link_replicas(server: Node, sign: str) -> None:
     """Let replicas follow a server (``+``), or not (``-``)."""
     with server.client as client:
         execute = cast("Any", client).execute_command
-        execute("ACL", "SETUSER", "default", f"{sign}psync", f"{sign}replconf")
+        # SYNC, too: a replica that is refused PSYNC turns to it, and confirms nothing from then on.
+        rights = [f"{sign}{name}" for name in ("psync", "sync", "replconf")]
+        execute("ACL", "SETUSER", "default", *rights)
         if sign == "-":
             execute("CLIENT", "KILL", "TYPE", "replica")

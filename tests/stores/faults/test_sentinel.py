@@ -167,3 +167,11 @@ async def test_a_promoted_server_is_not_taken_back(group: SentinelGroup) -> None
     await looking
     with group.primary.client as admin:
         assert cast("Any", admin).info("replication")["role"] == "master"
+
+
+async def test_a_server_that_comes_back_is_a_replica(group: SentinelGroup) -> None:
+    """From its start: a replica that still followed it would take over its old copy."""
+    old = await fail_over(group, "killed")
+    await asyncio.to_thread(group.start_again, old)
+    with old.client as admin:
+        assert cast("Any", admin).info("replication")["role"] == "slave"
