@@ -11,6 +11,7 @@ from typing import Any
 
 from murmur_streams import Fleet
 from murmur_streams.client import AsyncClient
+from murmur_streams.core.model.errors import RunNotFoundError
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.stores.timing import wall_clock_ms
 from murmur_streams.testing.checker import Violation, check
@@ -156,8 +157,10 @@ async def judge(
     violations: list[Violation] = []
     for run_id, found in (stored | of_fleet).items():
         if found.run is not None:
-            problems = (await store.audit(run_id)).problems
-            violations += [Violation(run_id, "audit", text) for text in problems]
+            # A run that was read a moment ago may have expired since.
+            with contextlib.suppress(RunNotFoundError):
+                problems = (await store.audit(run_id)).problems
+                violations += [Violation(run_id, "audit", text) for text in problems]
     history, fleet_history = load.forget(chosen)
     violations += check(history, stored) + check(fleet_history, of_fleet)
     for run_id, found in submitted.items():

@@ -160,42 +160,47 @@ class Soak:
         """Judge runs some time after they ended, and forget them: no history grows for ever."""
         while True:
             await asyncio.sleep(JUDGE_SECONDS)
-            now = time.monotonic()
-            left = {run_id: now - since for run_id, since in load.left().items()}
-            gone = {run_id for run_id, seconds in left.items() if seconds > UNREADABLE_SECONDS}
-            self.report.unjudged += gone
-            load.forget(gone)
-            settled = [run_id for run_id in left if left[run_id] > SETTLED_SECONDS]
-            await self._judge_runs(load, store, sorted(settled, key=left.__getitem__, reverse=True))
+            while some := self._settled(load):
+                if not await self._judge_runs(load, store, some):
+                    break
             # Readers of the feed may have got entries of judged runs since.
-            self._judged = {
-                run_id: at for run_id, at in self._judged.items() if now - at < RECENT_SECONDS
-            }
-            load.forget(self._judged.keys() | gone)
+            recent = time.monotonic() - RECENT_SECONDS
+            self._judged = {run_id: at for run_id, at in self._judged.items() if at > recent}
+            load.forget(self._judged.keys())
+
+    def _settled(self, load: Load) -> list[str]:
+        """The next runs to judge, those first that were left first."""
+        now, left = time.monotonic(), load.left()
+        gone = [run_id for run_id, since in left.items() if now - since > UNREADABLE_SECONDS]
+        self.report.unjudged += gone
+        self._judged.update(dict.fromkeys(gone, now))
+        load.forget(frozenset(gone))
+        settled = [each for each in left if SETTLED_SECONDS < now - left[each] < UNREADABLE_SECONDS]
+        return sorted(settled, key=left.__getitem__)[:JUDGED_AT_ONCE]
 
     async def _judge_rest(self, load: Load, store: RedisRunStore) -> None:
         """Judge what is there when no program works any more, and end what lives."""
         deadline = time.monotonic() + REST_SECONDS
         while (load.run_ids or self._live) and time.monotonic() < deadline:
-            await self._judge_runs(load, store, load.run_ids)
-            await asyncio.sleep(0.1)
+            if not await self._judge_runs(load, store, load.run_ids[:JUDGED_AT_ONCE]):
+                await asyncio.sleep(0.1)
         self.report.unjudged += load.run_ids
 
-    async def _judge_runs(self, load: Load, store: RedisRunStore, run_ids: list[str]) -> None:
-        """Judge runs, some at a time; while they cannot be read, they wait for the next time."""
+    async def _judge_runs(self, load: Load, store: RedisRunStore, run_ids: list[str]) -> bool:
+        """Judge runs; False when they cannot be read now, and wait for the next time."""
         try:
-            for at in range(0, len(run_ids), JUDGED_AT_ONCE):
-                some = run_ids[at : at + JUDGED_AT_ONCE]
-                stored = await judge(load, store, self.report.chaos, some)
-                self._judged.update(dict.fromkeys(stored, time.monotonic()))
-                for run_id, found in stored.items():
-                    if found.run is not None and not found.run.state.is_terminal:
-                        self._live.add(run_id)
+            stored = await judge(load, store, self.report.chaos, run_ids)
+            self._judged.update(dict.fromkeys(stored, time.monotonic()))
+            for run_id, found in stored.items():
+                if found.run is not None and not found.run.state.is_terminal:
+                    self._live.add(run_id)
             for run_id in [*self._live]:
                 await store.delete(run_id, force=True)
                 self._live.discard(run_id)
         except MurmurError as error:
             self.report.last_error = f"{type(error).__name__}: {error}"
+            return False
+        return True
 
     async def _look_at_keys(self, world: World) -> None:
         """Look at every key now, and when all runs have expired."""
