@@ -26,7 +26,8 @@
 --   9 max_events  integer
 --   10 ttl_ms     integer
 --   11 late_ms    integer
---   12 partitions text or ''  with a command that creates a run: the number of partitions
+--   12 partitions text or ''  with a command that creates a run: the numbers of partitions; or OLDER, where
+--                             runs of an older number are, and no run is created
 --   13 count      integer
 --   14 commands   groups: name text, run_id text, size integer, arguments texts
 -- RETURNS
@@ -35,7 +36,7 @@
 --   GAP                     its predecessor was not executed; nothing was written
 --   REWOUND last            the server has lost calls that it had answered, those after last (0: all)
 --   UNKNOWN                 mode recorded: it was not executed
---   UNCONFIRMED             this number of partitions is not recorded here; nothing was written
+--   UNCONFIRMED             these numbers of partitions are not recorded here; nothing was written
 -- WRITES feed base
 -- COST 1 GET, 2 SET, 1 XREVRANGE, 1 TIME; with a command that creates 1 HGET; and the commands
 -- include: refusals, keys, journal, partition
@@ -77,7 +78,8 @@ end
 if last > n then return {'DROPPED'} end
 if mode == 'recorded' then return {'UNKNOWN'} end
 if last ~= n - 1 and settled ~= n - 1 then return {'GAP'} end
-if ARGV[12] ~= '' then
+CALL.is_older = ARGV[12] == 'OLDER'
+if ARGV[12] ~= '' and not CALL.is_older then
   local refused = unconfirmed(base, ARGV[12])
   if refused then return refused end
 end

@@ -127,10 +127,13 @@ def audit_keys(
     for (of_prefix, tag, run_id), keys in of_run.items():
         run_key = f"{of_prefix}:{tag}:run:{run_id}"
         problems += _run_problems(client, run_key, keys, apart_ms)
-        partition = zlib.crc32(run_id.encode()) % _partitions(client, of_prefix)
+        hashed, numbers = zlib.crc32(run_id.encode()), _partitions(client, of_prefix)
         # A tombstone outlives a change of the number of partitions.
-        if client.exists(run_key) and tag != f"{{{partition}}}":
-            problems.append(f"{run_key}: is not in partition {partition}")
+        if client.exists(run_key) and tag not in {f"{{{hashed % each}}}" for each in numbers}:
+            problems.append(f"{run_key}: is in no partition of {numbers}")
+        # A tombstone outlives a change of the number of partitions.
+        if client.exists(run_key) and tag not in {f"{{{hashed % each}}}" for each in numbers}:
+            problems.append(f"{run_key}: is in no partition of {numbers}")
     return problems
 
 
@@ -191,9 +194,9 @@ def _found(client: Redis) -> list[Found]:
     return [each for each in found if each.expires_at != -2]
 
 
-def _partitions(client: Redis, prefix: str) -> int:
+def _partitions(client: Redis, prefix: str) -> list[int]:
     stored: Any = client.hget(f"{prefix}:meta", "partitions")
-    return int(stored or 1)
+    return [int(each) for each in (stored or b"1").split(b",")]
 
 
 def _row_of(key: str, rows: list[Row]) -> tuple[Row | None, re.Match[str] | None]:

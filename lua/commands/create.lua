@@ -11,6 +11,7 @@
 -- RETURNS
 --   OK version
 --   EXISTS
+--   ELSEWHERE               this partition is of an older number, where no run is created
 -- WRITES run journal input
 -- COST 1 EXISTS, 5 ZSCORE, 1 SET, 1 HSET, 2 XADD, 1 COPY, 1 RENAME, 5 ZADD, 2 PEXPIREAT, and sweep_a_little
 -- include: create

@@ -19,6 +19,7 @@
 -- RETURNS
 --   OK version
 --   EXISTS
+--   ELSEWHERE               this partition is of an older number, where no run is created
 --   NOT_FOUND
 -- WRITES run journal input
 -- COST as submit, 1 XRANGE, 1 XDEL, as forget_letters

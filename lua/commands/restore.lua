@@ -12,7 +12,8 @@
 -- RETURNS
 --   OK version
 --   EXISTS                  the id has a run; the caller finds out whether it is this one
---   ELSEWHERE               the collected journal is incomplete, or does not exist
+--   ELSEWHERE               the collected journal is incomplete, or does not exist; or this partition is
+--                           of an older number, where no run is created
 -- WRITES run journal input result checkpoint restoring
 -- COST 1 EXISTS, 1 XREVRANGE, 12 ZSCORE, 1 DEL, 1 COPY, 2 RENAME, 3 SET, 1 HSET, 1 HGETALL, 9 ZREM, 6 ZADD, 6 PEXPIREAT
 -- include: states, time, keys, run, events, journal, foldable, rows
@@ -24,6 +25,7 @@ local function restore(run_id, at)
   local base, keys = CALL.base, keys_of_run(CALL.base, run_id)
   local restoring = restoring_key(base, run_id, digest)
   if redis.call('EXISTS', keys.run) == 1 then return 'EXISTS' end
+  if CALL.is_older then return 'ELSEWHERE' end
   local last = redis.call('XREVRANGE', restoring, '+', '-', 'COUNT', 1)[1]
   if not last or last[1] ~= last_id then return 'ELSEWHERE' end
   local fields = {unpack(ARGV, at + 7, at + 6 + tonumber(count))}

@@ -18,6 +18,7 @@
 -- RETURNS
 --   OK version
 --   EXISTS
+--   ELSEWHERE               this partition is of an older number, where no run is created
 -- WRITES run journal input
 -- COST as create, 1 ZADD, 1 XADD
 -- include: create

@@ -56,6 +56,8 @@ end
 -- The server wakes that reader only for an entry with a higher id. So the first entry of the new run gets
 -- a higher id than the last one of the tombstone. is_reused: whether the id has a journal.
 local function create_run(run_id, p, is_reused)
+  -- The caller found a run here that has gone since: a new one belongs where the newest number says.
+  if CALL.is_older then return 'ELSEWHERE' end
   local base, live_ttl_ms, now = CALL.base, CALL.live_ttl_ms, server_ms()
   local keys = keys_of_events(base, run_id)
   local tombstone = is_reused and redis.call('XREVRANGE', keys.journal, '+', '-', 'COUNT', 1)[1]

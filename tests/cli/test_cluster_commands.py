@@ -109,11 +109,13 @@ def test_the_number_of_partitions_is_raised(line: CommandLine, group: ClusterGro
     line.run("runs", *where)
     done = line.run("partitions", "raise", "20", *where)
     assert (done.returncode, done.stderr) == (0, "")
-    assert line.run("partitions", "show", *where).stdout == "20\n"
+    assert line.run("partitions", "show", *where).stdout == "20 (earlier runs: 16)\n"
+    assert line.run("runs", *where).returncode == 0
+    assert line.run("partitions", "forget", *where).stdout == "20\n"
     commands = "\n".join(f"HGET raised:{{{number}}}:meta partitions" for number in range(20))
     assert line.run("redis", *where, stdin=commands).stdout.split() == ["20"] * 20
-    assert line.run("runs", *where).returncode == 2
-    assert line.run("runs", *where, MURMUR_PARTITIONS="20").returncode == 0
+    assert line.run("runs", *where, MURMUR_PARTITIONS="16").returncode == 2
+    assert line.run("runs", *where).returncode == 0
 
 
 def test_a_slot_that_no_node_serves_is_an_error(line: CommandLine, group: ClusterGroup) -> None:

@@ -114,25 +114,25 @@ def raised(line: CommandLine, number: str, *argv: str) -> subprocess.CompletedPr
 
 
 @pytest.mark.usefixtures("some_runs")
-def test_partitions_are_raised_only_when_there_are_no_runs(
+def test_partitions_are_raised_and_older_numbers_forgotten(
     line: CommandLine, in_store: Any
 ) -> None:
-    """Or with --delete-ended, when all have ended."""
-    live = raised(line, "4")
-    assert (live.returncode, "4 runs" in live.stderr) == (2, True), live.stderr
-
-    async def end(store: RedisRunStore) -> None:
-        for number in range(4):
-            await store.finish(f"r-{number}", RunState.COMPLETED)
-
-    in_store(end)
-    ended = raised(line, "4")
-    assert (ended.returncode, "5 ended runs" in ended.stderr) == (2, True), ended.stderr
+    """Runs stay until they are gone; then nothing is looked for by the number of before."""
     assert line.run("partitions", "show").stdout == "1\n"
-    done = raised(line, "4", "--delete-ended")
-    assert done.returncode == 0, done.stderr
-    assert line.run("partitions", "show").stdout == "4\n"
-    refused = line.run("submit", "nobody")
+    done = raised(line, "4")
+    assert (done.returncode, done.stdout) == (0, "4 (earlier runs: 1)\n"), done.stderr
+    assert line.run("submit", "nobody").returncode == 0
+    refused = line.run("partitions", "forget")
+    assert (refused.returncode, "4 live runs, 1 ended" in refused.stderr) == (2, True)
+
+    async def delete(store: RedisRunStore) -> None:
+        for number in range(5):
+            await store.delete(f"r-{number}", force=True)
+
+    in_store(delete)
+    forgotten = line.run("partitions", "forget")
+    assert (forgotten.returncode, forgotten.stdout) == (0, "4\n"), forgotten.stderr
+    refused = line.run("submit", "nobody", MURMUR_PARTITIONS="1")
     assert (refused.returncode, "partitions=4" in refused.stderr) == (2, True)
     submitted = line.run("submit", "nobody", MURMUR_PARTITIONS="4")
     assert submitted.returncode == 0, submitted.stderr

@@ -46,6 +46,7 @@ COMMANDS: dict[str, list[str]] = {
     "export": [],
     "import": ["empty.ndjson"],
     "keys": ["r-1"],
+    "partitions forget": [],
     "partitions raise": ["2"],
     "partitions show": [],
     "pause": ["echo"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from murmur_streams.core.model.entries import JournalEntry
@@ -46,7 +46,7 @@ class FeedCursor:
 
         Raises:
             InvalidCursorError: the text is not a cursor of a feed.
-            CursorResetError: the cursor is older than a change of the number of partitions.
+            CursorResetError: the cursor is of a store with more partitions.
         """
         match = _CURSOR.fullmatch(text) if isinstance(text, str) else None
         if match is None:
@@ -55,13 +55,18 @@ class FeedCursor:
                 "or None for the oldest entry"
             )
         positions = tuple(read_position(part) for part in match[1][1:].split("."))
-        if len(positions) != partitions:
+        if len(positions) > partitions:
             raise CursorResetError(
                 f"the cursor is of a store with {len(positions)} partitions, this one has "
                 f"{partitions}; read the feed again from the oldest entry",
                 None,
             )
-        return cls(positions)
+        return cls(positions).widened(partitions)
+
+    def widened(self, partitions: int) -> Self:
+        """The cursor with a position in each of more partitions: a raise has added them since."""
+        missing = partitions - len(self.positions)
+        return replace(self, positions=self.positions + (START,) * missing)
 
     def moved(self, partition: int, position: Position) -> FeedCursor:
         """The cursor with another position in one partition."""

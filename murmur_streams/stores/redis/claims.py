@@ -13,6 +13,7 @@ from murmur_streams.core.model.errors import StoreError
 from murmur_streams.core.model.work import Claim, Claimed, TargetRule
 from murmur_streams.core.rules.executions import Answer
 from murmur_streams.stores.redis.durations import Durations
+from murmur_streams.stores.redis.keys import RECORDED_COUNTS
 from murmur_streams.stores.redis.replies import read_claim, read_groups
 from murmur_streams.stores.redis.server import Server
 from murmur_streams.stores.redis.side_by_side import PATIENCE_SECONDS, SideBySide
@@ -152,7 +153,7 @@ class Claims:
         tokens = [secrets.token_hex(8) for _ in range(count)]
         return [
             *(worker, host, self._lease_ms, durations.feed_max_entries, durations.ttl_ms),
-            *(count, len(targets), str(self._keys.partitions), *rules, *tokens),
+            *(count, len(targets), RECORDED_COUNTS, *rules, *tokens),
         ]
 
     def read(self, answer: Answer, partition: int) -> Claimed:
@@ -161,6 +162,7 @@ class Claims:
         for kind, fields in read_groups(answer[3:]):
             if kind == "claimed":
                 claims.append(read_claim(fields))
+                self._keys.locate(fields["run_id"], partition)
             elif kind == "damaged":
                 log_damaged(fields["run_id"])
             elif kind == "unserved":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -29,14 +29,20 @@ class RedisDeadLetters(DeadLetterBox):
         self._calls = calls
 
     def _cursor(self, letter: DeadLetter) -> str:
-        return f"{letter.target}:{self._keys.partition(letter.run_id)}:{letter.letter_id}"
+        return f"{letter.target}:{self.partition_of(letter)}:{letter.letter_id}"
+
+    def partition_of(self, letter: DeadLetter) -> int:
+        """The partition of a letter that this box has read."""
+        # Noted when the letter was read: its run may be gone, and with it the way to find it.
+        keys, run_id = self._keys, letter.run_id
+        return keys.partition(run_id) if keys.is_located(run_id) else keys.counts.of_new_run(run_id)
 
     async def _letters(
         self, target: str | None, cursor: str | None, run_id: str | None = None
     ) -> AsyncGenerator[DeadLetter]:
         after, letter_id = (None, "") if cursor is None else _parse(cursor)
-        partition = None if run_id is None else self._keys.partition(run_id)
-        for stream in await self._streams(target, partition):
+        await self._server.look_at_counts()
+        for stream in await self._streams(target, self._partitions_of(run_id)):
             if after is not None and stream < after:
                 continue
             before = f"({letter_id}" if stream == after else "+"
@@ -45,18 +51,21 @@ class RedisDeadLetters(DeadLetterBox):
                     yield letter
 
     async def _look_up(self, run_id: str) -> DeadLetter | None:
+        await self._server.look_at_counts()
+        await self._server.locate(run_id)
         fields = await self._server.read("HMGET", self._keys.run(run_id), "target", "letter")
         target, letter_id = map(text_or_none, fields)
         if target is None or letter_id is None:
             return None
+        await self._server.locate(run_id)
         key = self._keys.dead(target, self._keys.partition(run_id))
         found = await self._server.read("XRANGE", key, letter_id, letter_id)
         return letter_from_fields(target, letter_id, pairs(found[0][1])) if found else None
 
     def _new_id(self, letter: DeadLetter) -> str:
-        partition = self._keys.partition(letter.run_id)
+        partition = self.partition_of(letter)
         # One script writes the run and removes the letter: both must lie in one partition.
-        while self._keys.partition(new_id := new_run_id()) != partition:
+        while self._keys.counts.of_new_run(new_id := new_run_id()) != partition:
             pass
         return new_id
 
@@ -64,7 +73,7 @@ class RedisDeadLetters(DeadLetterBox):
         return await self._calls.requeue(new_id, command, letter.letter_id)
 
     async def _remove(self, letter: DeadLetter) -> int:
-        partition = self._keys.partition(letter.run_id)
+        partition = self.partition_of(letter)
         key = self._keys.dead(letter.target, partition)
         self._server.use.check_may_write()
         count = int(await self._server.read("XDEL", key, letter.letter_id))
@@ -75,7 +84,8 @@ class RedisDeadLetters(DeadLetterBox):
         self._server.use.check_may_write()
         how: tuple[object, ...] = ("MAXLEN", 0)
         count = 0
-        for name, partition in await self._streams(target):
+        await self._server.look_at_counts()
+        for name, partition in await self._streams(target, self._keys.all_partitions):
             key = self._keys.dead(name, partition)
             if older_than_ms is not None:
                 # By the clock of the server that has the letters.
@@ -90,9 +100,15 @@ class RedisDeadLetters(DeadLetterBox):
         base = self._keys.base(partition)
         await self._server.idempotent_script("forget_letters", [base], [target])
 
-    async def _streams(self, target: str | None, partition: int | None = None) -> list[_Stream]:
+    def _partitions_of(self, run_id: str | None) -> Sequence[int]:
+        """Where letters of a run may be; None for all runs."""
+        counts = self._keys.counts
+        if run_id is None:
+            return self._keys.all_partitions
+        return [*counts.older_partitions(run_id), counts.of_new_run(run_id)]
+
+    async def _streams(self, target: str | None, partitions: Sequence[int]) -> list[_Stream]:
         """The streams that may hold letters, in the order of listings."""
-        partitions = [*self._keys.all_partitions] if partition is None else [partition]
         if target is not None:
             return [(target, each) for each in partitions]
         rows = [("SMEMBERS", self._keys.dead_targets(each)) for each in partitions]
@@ -111,7 +127,9 @@ class RedisDeadLetters(DeadLetterBox):
                 "XREVRANGE", key, before, "-", "COUNT", LETTERS_PAGE
             )
             for letter_id, flat in page:
-                yield letter_from_fields(stream[0], text(letter_id), pairs(flat))
+                letter = letter_from_fields(stream[0], text(letter_id), pairs(flat))
+                self._keys.locate(letter.run_id, stream[1])
+                yield letter
             if len(page) < LETTERS_PAGE:
                 return
             before = f"({text(page[-1][0])}"

@@ -1,17 +1,31 @@
-"""The number of partitions of a key space, which every program that uses it must have."""
+"""The numbers of partitions of a key space, which every program that uses it must know."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis.exceptions import RedisError
 
-from murmur_streams.core.model.errors import StoreConfigurationError, StoreUnavailableError
+from murmur_streams.core.model.errors import (
+    MurmurError,
+    StoreConfigurationError,
+    StoreUnavailableError,
+)
 from murmur_streams.stores.redis.connection import failures
 from murmur_streams.stores.redis.connection.store_use import StoreUse
+from murmur_streams.stores.redis.counts import PartitionCounts
 from murmur_streams.stores.redis.keys import SCHEMA_VERSION, Keys
 from murmur_streams.stores.redis.nodes import Command, Nodes
+from murmur_streams.stores.redis.replies import text
+
+logger = logging.getLogger("murmur_streams.redis")
+
+LOOK_SECONDS = 5.0
+"""How often an idle program looks whether the number of partitions was raised."""
 
 
 class KeySpace:
@@ -29,6 +43,11 @@ class KeySpace:
         self._nodes = nodes
         self._keys = keys
         self._where = where
+        self._given = keys.counts.newest if use.is_number_given else None
+        self._is_known = False
+        """Whether the store's numbers are those that the key space had at some time."""
+        self.when_changed: list[Callable[[], None]] = []
+        """What is called when the store has taken over other numbers."""
 
     async def check(self) -> None:
         """Compare the records with this store, and write them where they are missing.
@@ -38,22 +57,39 @@ class KeySpace:
                 the key belongs to another program.
             StoreUnavailableError: they are missing, and the store only reads.
         """
-        meta = self._keys.meta
-        [stored] = await self._replies(("HMGET", meta, "schema_version", "partitions"))
-        if None in stored and self._use.read_only:
+        if await self.look():
+            return
+        if self._use.read_only:
             raise StoreUnavailableError(
                 f"no program has written under {self._keys.prefix!r} on {self._where} yet, and "
                 "this store only reads"
             )
+        # Only if it is missing: a server without free memory refuses writes, and must serve
+        # readers.
+        await self.confirm(self._keys.all_partitions)
+        self._is_known = True
+
+    async def look(self) -> bool:
+        """Compare ``meta`` with this store; False when it is missing. Raises as ``check``."""
+        meta = self._keys.meta
+        [stored] = await self._replies(("HMGET", meta, "schema_version", "partitions"))
         if None in stored:
-            # Only if it is missing: a server without free memory refuses writes, and must serve
-            # readers.
-            await self.confirm(self._keys.all_partitions)
-        else:
-            self._compare(meta, *stored)
+            return False
+        await self._compare(meta, *stored)
+        self._is_known = True
+        return True
+
+    async def watch(self) -> None:
+        """Look every few seconds, until cancelled: so an idle program learns of a raise."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS * random.uniform(0.8, 1.0))  # noqa: S311  # no secret
+            try:
+                await self.look()
+            except (MurmurError, RedisError, OSError) as error:
+                logger.debug("the number of partitions was not compared: %r", error)
 
     async def confirm(self, partitions: Sequence[int]) -> None:
-        """Write the number into meta and into partitions, where it is missing.
+        """Write the numbers into meta and into partitions, where they are missing.
 
         The scripts must be loaded. Of two programs with different numbers only the first succeeds:
         the second one finds the first one's number in ``meta``, and writes to no partition. If
@@ -62,16 +98,16 @@ class KeySpace:
         Raises:
             StoreConfigurationError: as ``check``.
         """
-        keys = self._keys
+        keys, counts = self._keys, self._keys.counts
         metas = [keys.partition_meta(each) for each in partitions]
         found = await self._replies(*(("HGET", each, "partitions") for each in metas))
         for key, number in zip(metas, found, strict=True):
-            self._compare(key, SCHEMA_VERSION, number)
+            await self._compare(key, SCHEMA_VERSION, number)
+        if keys.counts != counts:
+            return  # A change was completed: every record is written.
         # ``meta`` first and alone: it decides between two programs with different numbers.
         for names in ([keys.meta], metas):
-            numbers = [
-                (SCHEMA_VERSION if name == keys.meta else "", keys.partitions) for name in names
-            ]
+            numbers = [(SCHEMA_VERSION if name == keys.meta else "", str(counts)) for name in names]
             replies = await self._replies(
                 *(
                     self._nodes.script("confirm", [name], own)
@@ -80,7 +116,63 @@ class KeySpace:
             )
             for name, (answer, *stored) in zip(names, replies, strict=True):
                 if answer != b"OK":
-                    self._compare(name, *stored)
+                    await self._compare(name, *stored)
+
+    async def change(self, after: PartitionCounts) -> None:
+        """Record other numbers, for all programs; one that was cut off is repeated by any program.
+
+        Once each partition records them, no run appears in it by an old number. So a run that is
+        in no partition of an older number will not be there later, and ``create`` by the new
+        number, which begins only after that, cannot create a run that exists.
+
+        Raises:
+            StoreConfigurationError: another change is under way.
+        """
+        if not await self._complete(after):
+            raise StoreConfigurationError(
+                f"another change of the number of partitions under {self._keys.prefix!r} is under "
+                "way; try it again"
+            )
+        self._adopt(after)
+
+    async def _complete(self, after: PartitionCounts) -> bool:
+        """Write ``after`` into every record; False when another change is under way."""
+        keys = self._keys
+        [recorded] = await self._replies(("HGET", keys.meta, "partitions"))
+        before = text(recorded or b"")
+        if not await self._record(keys.meta, "begin", before, after):
+            return False
+        metas = [keys.partition_meta(each) for each in range(after.newest)]
+        found = await self._replies(*(("HGET", each, "partitions") for each in metas))
+        for key, number in zip(metas, found, strict=True):
+            here = text(number or b"")
+            may_write = not here or after.follows(self._read(key, SCHEMA_VERSION, here))
+            if here != str(after) and not (
+                may_write and await self._record(key, "record", here, after)
+            ):
+                return False
+        if before:
+            await self._copy_pauses(self._read(keys.meta, SCHEMA_VERSION, before).newest, after)
+        return await self._record(keys.meta, "publish", before, after)
+
+    async def _record(self, key: str, step: str, before: str, after: PartitionCounts) -> bool:
+        call = self._nodes.script("recount", [key], [step, before, str(after)])
+        [[answer, *_]] = await self._replies(call)
+        return answer == b"OK"
+
+    async def _copy_pauses(self, old: int, after: PartitionCounts) -> None:
+        """Pause in new partitions what is paused in the old ones, which take no pause now."""
+        keys, new = self._keys, range(old, after.newest)
+        if not new:
+            return
+        found = await self._replies(*(("SMEMBERS", keys.paused(each)) for each in range(old)))
+        targets = {text(target) for targets in found for target in targets}
+        calls = [
+            self._nodes.script("pause", [keys.base(each)], [target, str(after)])
+            for each in new
+            for target in targets
+        ]
+        await self._replies(*calls)
 
     async def _replies(self, *commands: Command) -> list[Any]:
         replies = await self._nodes.every_reply(commands) if commands else []
@@ -90,25 +182,51 @@ class KeySpace:
                 raise self._foreign(self._keys.meta) if is_foreign else reply
         return replies
 
-    def _compare(self, key: str, schema_version: Any, partitions: Any) -> None:
-        """Reject values of ``key`` that differ from this store's; b"" is a missing value."""
-        keys = self._keys
+    async def _compare(self, key: str, schema_version: Any, partitions: Any) -> None:
+        """Take over the numbers in ``key``, complete a change, or reject them; b"" is missing."""
+        found, own = self._read(key, schema_version, partitions), self._keys.counts
+        if found == own:
+            return
+        if self._is_known and own.follows(found):
+            # The server has lost a change that this store knows.
+            if not self._use.read_only:
+                await self._complete(own)
+            return
+        if not found.follows(own) and self._given is not None and self._given not in found.numbers:
+            raise StoreConfigurationError(
+                f"the runs under {self._keys.prefix!r} on {self._where} were made with "
+                f"partitions={found} (the key {key!r} has it), this store was opened with "
+                f"{own.newest}; use the same number"
+            )
+        if key != self._keys.meta and not await self._complete(found):
+            raise StoreUnavailableError(
+                f"the number of partitions under {self._keys.prefix!r} is changed by several "
+                "programs at once"
+            )
+        self._adopt(found)
+
+    def _adopt(self, counts: PartitionCounts) -> None:
+        if counts == self._keys.counts:
+            return
+        logger.info("the runs under %r have partitions=%s now", self._keys.prefix, counts)
+        self._keys.change(counts)
+        for tell in self.when_changed:
+            tell()
+
+    def _read(self, key: str, schema_version: Any, partitions: Any) -> PartitionCounts:
+        """The numbers in ``key``; those of this store where they are missing."""
         try:
             schema = int(schema_version or SCHEMA_VERSION)
-            found = int(partitions or keys.partitions)
+            found = PartitionCounts.parse(text(partitions)) if partitions else self._keys.counts
         except ValueError:
             raise self._foreign(key) from None
-        runs = f"the runs under {keys.prefix!r} on {self._where}"
         if schema > SCHEMA_VERSION:
             raise StoreConfigurationError(
-                f"{runs} have schema version {schema}, newer than this program's {SCHEMA_VERSION}; "
-                "upgrade murmur-streams, or use another key_prefix"
+                f"the runs under {self._keys.prefix!r} on {self._where} have schema version "
+                f"{schema}, newer than this program's {SCHEMA_VERSION}; upgrade murmur-streams, or "
+                "use another key_prefix"
             )
-        if found != keys.partitions:
-            raise StoreConfigurationError(
-                f"{runs} were made with partitions={found} (the key {key!r} has it), this store "
-                f"was opened with {keys.partitions}; use the same number"
-            )
+        return found
 
     def _foreign(self, key: str) -> StoreConfigurationError:
         return StoreConfigurationError(

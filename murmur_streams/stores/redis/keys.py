@@ -9,16 +9,22 @@ from murmur_streams.core.model.errors import StoreConfigurationError
 from murmur_streams.core.model.run import listing_key
 from murmur_streams.core.model.states import RunState
 from murmur_streams.settings import KEY_PREFIX
+from murmur_streams.stores.redis.counts import MOST_PARTITIONS, PartitionCounts
 
 SCHEMA_VERSION = 1
-MOST_PARTITIONS = 256
+MOST_LOCATED = 50_000
+"""The most runs whose partition is remembered while there are several numbers of partitions."""
+RECORDED_COUNTS = "".join(["recorded ", "counts"])
+"""In the arguments of a script, this very object stands for the numbers of partitions that the
+store has when the script is sent."""
 
 
-def _of_run(row: str) -> Callable[[Keys, str], str]:
-    """A method that forms a key of one run."""
+def _of_run(row: str) -> Callable[..., str]:
+    """A method that forms a key of one run, in its partition or in one that the caller knows."""
 
-    def key(self: Keys, run_id: str) -> str:
-        return f"{self.base(self.partition(run_id))}:{row}:{run_id}"
+    def key(self: Keys, run_id: str, partition: int | None = None) -> str:
+        where = self.partition(run_id) if partition is None else partition
+        return f"{self.base(where)}:{row}:{run_id}"
 
     return key
 
@@ -66,13 +72,51 @@ class Keys:
                 f"partitions is {partitions}, but must be from 1 to {MOST_PARTITIONS}"
             )
         self.prefix = prefix
-        self.partitions = partitions
+        self.counts = PartitionCounts((partitions,))
+        self._only = partitions
+        """The number of partitions, while there is only one."""
         self.meta = f"{prefix}:meta"
         self.workers = f"{prefix}:workers"
+        self._located: dict[str, int] = {}
+        """While there are several numbers of partitions: the partitions of runs."""
+
+    @property
+    def partitions(self) -> int:
+        """How many partitions may have runs."""
+        return self.counts.newest
+
+    def change(self, counts: PartitionCounts) -> None:
+        """Take over the numbers of partitions that the key space has now."""
+        self.counts = counts
+        self._only = counts.newest if counts.is_single else 0
+        self._located = {}
+
+    def is_located(self, run_id: str) -> bool:
+        """Whether ``partition`` knows where the run is, or would be created."""
+        return self._only > 0 or run_id in self._located
+
+    def locate(self, run_id: str, partition: int) -> None:
+        """Note the partition of a run."""
+        if self.counts.is_single:
+            return
+        if len(self._located) >= MOST_LOCATED:
+            # Those that are needed again are looked for again.
+            self._located.clear()
+        self._located[run_id] = partition
+
+    def unlocate(self, run_id: str) -> None:
+        """Forget the partition of a run: it was not found there."""
+        self._located.pop(run_id, None)
 
     def partition(self, run_id: str) -> int:
-        """The partition whose hash tag all keys of the run share."""
-        return zlib.crc32(run_id.encode()) % self.partitions if self.partitions > 1 else 0
+        """The partition whose hash tag all keys of the run share.
+
+        Raises:
+            KeyError: there are several numbers of partitions, and the run was not looked for.
+        """
+        if self._only == 1:
+            return 0
+        return zlib.crc32(run_id.encode()) % self._only if self._only else self._located[run_id]
 
     @staticmethod
     def partition_of_key(key: str) -> int:

@@ -123,13 +123,11 @@ class NumberedCalls:
         if self.in_flight:
             self.early_weight = self.in_flight[0].weight
 
-    def arguments(
-        self, call: NumberedCall, durations: Durations, partitions: int
-    ) -> list[str | int]:
+    def arguments(self, call: NumberedCall, durations: Durations, recorded: str) -> list[str | int]:
         """The ARGV of a call."""
         settled = self.in_flight[0].n - 1
         call.producer = self.producer
-        return call.arguments(self.producer, settled, self.known, durations, partitions)
+        return call.arguments(self.producer, settled, self.known, durations, recorded)
 
     def may_send(self, weight: int) -> bool:
         """Whether the next call may leave at the end of a turn of the loop.

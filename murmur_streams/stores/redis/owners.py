@@ -73,6 +73,7 @@ class Owners:
         while True:
             await asyncio.sleep(self._lease_ms / 1000 / BEATS_PER_LEASE)
             try:
+                await self._server.locate(*self._taken)
                 await self._beating.gather(
                     {
                         partition: functools.partial(self._beat, partition)
@@ -84,7 +85,12 @@ class Owners:
 
     async def _beat(self, partition: int) -> None:
         keys, durations = self._server.keys, self._durations
-        mine = [run_id for run_id in self._taken if keys.partition(run_id) == partition]
+        # One that was taken since then has its turn with the next beat.
+        mine = [
+            run_id
+            for run_id in self._taken
+            if keys.is_located(run_id) and keys.partition(run_id) == partition
+        ]
         for first in range(0, max(1, len(mine)), BEAT_PAGE):
             answer = await self._server.partition_script(
                 *("own", partition, self._owner, self._lease_ms, durations.live_ttl_ms),
@@ -107,6 +113,7 @@ class Owners:
 async def sweep(server: Server, durations: Durations) -> int:
     """Sweep all partitions in pages; return how many runs were removed or ended."""
     changed, limits = 0, (SWEEP_PAGE, durations.feed_max_entries, durations.ttl_ms)
+    await server.look_at_counts()
     for partition in server.keys.all_partitions:
         more = True
         while more:

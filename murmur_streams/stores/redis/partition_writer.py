@@ -27,6 +27,7 @@ from murmur_streams.stores.redis.script_rights import COMMIT, FREEING_COMMANDS
 from murmur_streams.stores.redis.scripts import FREEING_COMMIT, HOT_COMMANDS, HOT_COMMIT
 from murmur_streams.stores.redis.server import Server
 from murmur_streams.stores.redis.writes import (
+    OLDER,
     NotExecutedError,
     NumberedCall,
     WaitingRuns,
@@ -49,31 +50,42 @@ class PartitionWriter:
     Args:
         server: the server.
         partition: which.
+        is_older: whether it writes to runs of an older number of partitions.
         lane: the connection that its calls share.
         durations: the store's settings.
         clock: of the store.
         rewinds: the losses that the store has found.
         when_idle: called when nothing waits or is in flight any more.
+        take_back: takes writes that were not executed, because their runs belong elsewhere.
+        move: the same of those that found no run of the older number.
     """
 
     def __init__(
         self,
         server: Server,
         partition: int,
+        is_older: bool,
         lane: CommandSender,
         durations: Durations,
         clock: Clock,
         rewinds: Rewinds,
         when_idle: Callable[[], None],
+        take_back: Callable[[Sequence[WaitingWrite]], None],
+        move: Callable[[Sequence[WaitingWrite]], None],
     ) -> None:
         self.budget = WriteBudget(WAITING_WRITES, WAITING_BYTES)
         self._server = server
         self._partition = partition
+        # Not those that the store has when a call is repeated: a call that was formed before a
+        # raise must not pass as one that was formed after it.
+        self._recorded = OLDER if is_older else str(server.keys.counts)
         self._script_keys = server.keys.commit_keys(partition)
         self._lane = lane
         self._durations = durations
         self._clock = clock
         self._when_idle = when_idle
+        self._take_back = take_back
+        self._move = move
         self._waiting = WaitingRuns()
         self._calls = NumberedCalls()
         self._in_flight = self._calls.in_flight
@@ -81,6 +93,12 @@ class PartitionWriter:
         self._is_scheduled = False
         self._recovering: asyncio.Task[None] | None = None
         self._is_abandoned = False
+        self._ended: asyncio.Event | None = None
+
+    @property
+    def is_retired(self) -> bool:
+        """Whether it takes no writes any more."""
+        return self._ended is not None
 
     @property
     def is_idle(self) -> bool:
@@ -99,6 +117,24 @@ class PartitionWriter:
             self._send_first()
         elif not self._is_scheduled:
             self._schedule()
+
+    def retire(self) -> Sequence[WaitingWrite]:
+        """Take no writes any more: the number of partitions has changed.
+
+        Returns:
+            What was not sent. What was sent and is not executed goes to ``take_back``.
+        """
+        self._ended = asyncio.Event()
+        waiting = self._waiting.take_all()
+        for write in waiting:
+            self.budget.release(write.size)
+        return waiting
+
+    async def until_idle(self) -> None:
+        """Wait until nothing is in flight; it is retired."""
+        while not self.is_idle and self._ended is not None:
+            await self._ended.wait()
+            self._ended.clear()
 
     async def abandon(self) -> None:
         """Give up what waits and what is in flight."""
@@ -123,6 +159,8 @@ class PartitionWriter:
             self._send_first()
         if self.is_idle:
             self._when_idle()
+            if self._ended is not None:
+                self._ended.set()
 
     def _send_first(self) -> None:
         """Send what has waited longest."""
@@ -143,8 +181,7 @@ class PartitionWriter:
         script = FREEING_COMMIT if call.mode else COMMIT
         if not loader.uses_functions and names <= HOT_COMMANDS:
             script = HOT_COMMIT
-        partitions = self._server.keys.partitions
-        arguments = self._calls.arguments(call, self._durations, partitions)
+        arguments = self._calls.arguments(call, self._durations, self._recorded)
         return loader.command(script, self._script_keys, arguments)
 
     def _on_reply(self, call: NumberedCall) -> None:
@@ -176,11 +213,16 @@ class PartitionWriter:
         writes = call.writes
         # Also of cancelled callers: their bytes stayed in the budget until the answer came.
         self.budget.release(sum([write.size for write in writes]), len(writes))
+        moved = list[WaitingWrite]()
         for write, answer in zip(writes, answers, strict=True):
             if isinstance(answer, ScriptError):
                 write.finish(failures.clear_error(answer, self._server.where))
+            elif self._recorded == OLDER and answer[0] == "ELSEWHERE":
+                moved.append(write)
             else:
                 write.finish(answer)
+        if moved:
+            self._move(moved)
         return None
 
     def _refuse(self, writes: Sequence[WaitingWrite], error: BaseException) -> None:
@@ -252,7 +294,23 @@ class PartitionWriter:
                 call.reply = loop.create_future()
                 call.reply.set_exception(again)
             else:
+                if self.is_retired and isinstance(error, UnconfirmedError):
+                    self._hand_back()
+                    return
                 self._send(call)
+
+    def _hand_back(self) -> None:
+        """Give back what is in flight: the first call would create runs by an old number.
+
+        It was not executed, and so was none behind it.
+        """
+        calls = tuple(self._in_flight)
+        writes = [write for call in calls for write in call.writes]
+        for call in calls:
+            self._calls.drop(call)
+        for write in writes:
+            self.budget.release(write.size)
+        self._take_back(writes)
 
     async def _error_of(self, call: NumberedCall) -> BaseException | None:
         """Wait for the reply to the last try; None when it settled the call."""

@@ -1,72 +1,113 @@
-"""Raises the number of partitions of a key space without runs; see docs/partitions.md."""
+"""Raises the number of partitions, and forgets older numbers; see docs/partitions.md."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+
 from murmur_streams.core.model.errors import StoreConfigurationError
-from murmur_streams.core.model.run import MOST_RUNS
 from murmur_streams.core.model.states import TERMINAL_STATES, RunState
-from murmur_streams.stores.redis.keys import Keys
+from murmur_streams.core.rules.requests import MOST_LETTERS
+from murmur_streams.stores.redis.counts import PartitionCounts
+from murmur_streams.stores.redis.replies import text
+from murmur_streams.stores.redis.server import Server
 from murmur_streams.stores.redis.store import RedisRunStore, server_of
 
+_PAGE = 1_000
 
-async def raise_partitions(
-    store: RedisRunStore, number: int, *, delete_ended: bool = False
-) -> None:
-    """Record a larger number of partitions; the partition of each run would change with it.
+
+@dataclass(frozen=True, slots=True)
+class OlderRuns:
+    """What is in partitions that only an older number gives."""
+
+    live: int
+    ended: int
+    letters: int
+
+    @property
+    def are_gone(self) -> bool:
+        """Whether the older numbers are needed for nothing."""
+        return not (self.live or self.ended or self.letters)
+
+
+async def raise_partitions(store: RedisRunStore, number: int) -> PartitionCounts:
+    """Create new runs in more partitions, while all programs go on; earlier runs stay.
 
     Args:
-        store: opened with the present number.
-        number: the new one.
-        delete_ended: delete the ended runs first.
+        store: any store of the key space.
+        number: how many partitions from now on.
+
+    Returns:
+        The numbers now.
 
     Raises:
-        StoreConfigurationError: the number is not larger, or the key space has runs.
+        StoreConfigurationError: the number is not larger, runs have too many older numbers, or
+            another raise is under way.
     """
     server = server_of(store)
-    keys = server.keys
-    if number <= keys.partitions:
-        raise StoreConfigurationError(
-            f"the runs under {keys.prefix!r} have {keys.partitions} partitions; "
-            f"{number} is not more"
-        )
+    await server.look_at_counts()
+    await server.key_space.change(server.keys.counts.raised(number))
+    return server.keys.counts
+
+
+async def forget_numbers(store: RedisRunStore) -> PartitionCounts:
+    """Forget the older numbers of partitions: no run is looked for by them any more.
+
+    No run is created by an older number, so once none is left, none will come.
+
+    Raises:
+        StoreConfigurationError: runs or dead letters still need an older number.
+    """
+    server = server_of(store)
     await store.sweep()
-    live, ended = await count_runs(store)
-    if live:
+    await server.look_at_counts()
+    counts, found = server.keys.counts, await older_runs(store)
+    if counts.is_single:
+        return counts
+    if not found.are_gone:
         raise StoreConfigurationError(
-            f"{live} runs under {keys.prefix!r} have not ended; with another number of partitions "
-            "they would not be found: stop what submits runs and let the workers finish first"
+            f"{found.live} live runs, {found.ended} ended runs and {found.letters} dead letters "
+            f"under {server.keys.prefix!r} are in partitions of older numbers ({counts}); wait "
+            "until the runs have ended and expired, and requeue or purge the letters"
         )
-    if ended and not delete_ended:
-        raise StoreConfigurationError(
-            f"{ended} ended runs under {keys.prefix!r} have not expired; with another number of "
-            "partitions they would not be found: wait until they expire, or say --delete-ended"
-        )
-    for state in TERMINAL_STATES:
-        while page := (await store.list_runs(state=state, limit=MOST_RUNS)).runs:
-            for run in page:
-                await store.delete(run.run_id)
-    partitions = Keys(keys.prefix, number)
-    meta = ("HSET", keys.meta, "partitions", number)
-    each_partition = [
-        ("HSET", partitions.partition_meta(each), "partitions", number)
-        for each in partitions.all_partitions
-    ]
-    # From this moment on, every program with the old number is rejected. If meta were written
-    # first, a new program could start and create runs by the new number in a partition that still
-    # accepts runs by the old one.
-    if server.is_cluster:
-        # No transaction has keys of several nodes. One that is cut off between the two is repeated.
-        await server.read_all(*each_partition)
-        await server.read_all(meta)
-    else:
-        await server.read_all(("MULTI",), meta, *each_partition, ("EXEC",))
+    await server.key_space.change(counts.only_newest())
+    return server.keys.counts
 
 
-async def count_runs(store: RedisRunStore) -> tuple[int, int]:
-    """Count the live and the ended runs, by the indexes."""
-    server, ended = server_of(store), {True: 0, False: 0}
-    for state in RunState:
-        rows = [server.keys.index_state(state, each) for each in server.keys.all_partitions]
-        counts = await server.read_all(*(("ZCARD", row) for row in rows))
-        ended[state.is_terminal] += sum(map(int, counts))
-    return ended[False], ended[True]
+async def older_runs(store: RedisRunStore) -> OlderRuns:
+    """Count the runs, and about how many dead letters, that only an older number leads to."""
+    server = server_of(store)
+    counts = server.keys.counts
+    if counts.is_single:
+        return OlderRuns(0, 0, 0)
+    found = dict.fromkeys((True, False), 0)
+    for partition in range(counts.numbers[-2]):
+        for state in RunState:
+            index = server.keys.index_state(state, partition)
+            async for run_id in _run_ids(server, index):
+                if counts.of_new_run(run_id) != partition:
+                    found[state in TERMINAL_STATES] += 1
+    letters = 0
+    async for letter in _letters(store):
+        letters += counts.of_new_run(letter[0]) != letter[1]
+    return OlderRuns(found[False], found[True], letters)
+
+
+async def _run_ids(server: Server, index: str) -> AsyncGenerator[str]:
+    top = "+"
+    while page := await server.read("ZREVRANGEBYLEX", index, top, "-", "LIMIT", 0, _PAGE):
+        members = [text(member) for member in page]
+        for member in members:
+            yield member.partition(":")[2]
+        top = f"({members[-1]}"
+
+
+async def _letters(store: RedisRunStore) -> AsyncGenerator[tuple[str, int]]:
+    """The run id of each dead letter, and the partition that it is in."""
+    box, cursor = store.dead_letters(), None
+    while True:
+        page = await box.list(limit=MOST_LETTERS, cursor=cursor)
+        for letter in page.letters:
+            yield letter.run_id, box.partition_of(letter)
+        if (cursor := page.cursor) is None:
+            return

@@ -55,6 +55,8 @@ class Queue(WorkQueue):
         self._scrubbed: dict[int, str] = {}
         """Partition -> cursor of the comparison of its runs with queues and leases."""
         self._claims = Claims(server, durations, self._lease_ms, self.release)
+        self._bell: Bell | None = None
+        server.key_space.when_changed.append(self._look_again)
         self._woken: list[int] = []
         """Partitions of the last wake-up tokens: they are claimed from first."""
         self._wake = WakeStreams(server)
@@ -78,7 +80,13 @@ class Queue(WorkQueue):
         partitions = [*woken, *(each for each in partitions if each not in woken)]
         return await self._claims.claim(partitions, worker, targets, count, host)
 
+    def _look_again(self) -> None:
+        """End the wait under way: it does not know the partitions that a raise has added."""
+        if self._bell is not None:
+            self._bell.ring()
+
     async def heartbeat(self, beats: Sequence[work.Beat]) -> list[work.ClaimNotice]:
+        await self._server.locate(*(beat.claim.run_id for beat in beats))
         by_partition: dict[int, list[work.Beat]] = {}
         for beat in beats:
             partition = self._keys.partition(beat.claim.run_id)
@@ -189,13 +197,14 @@ class Queue(WorkQueue):
         # token's partition is not known before.
         again = work.Claimed([], 0.0)
         await self._server.ready()
+        self._bell = bell
         is_known = self._keys.partitions == 1 and self._hints is None
         if not is_known or not self._server.can_half_close:
             return await self._wait_then_claim(worker, targets, count, host, seconds, bell)
         names, (partition,) = [rule.name for rule in targets], self._keys.all_partitions
         arguments = self._claims.arguments(worker, targets, count, host)
         keys = self._keys.base_and_feed(partition)
-        claim = self._server.loader(partition).command("claim", keys, arguments)
+        claim = self._server.script_command("claim", keys, arguments)
         wait = await self._wake.command(names, seconds)
         try:
             replies = await self._server.blocking_all(wait, claim, seconds=seconds, bell=bell)
@@ -245,8 +254,11 @@ class Queue(WorkQueue):
             await self._server.ready()
             return await self._hints.control(worker, seconds), after
         keys = [self._keys.control(worker, each) for each in self._keys.all_partitions]
-        read = after.split(",") if after else [FIRST_CONTROL for _ in keys]
-        positions = dict(zip(keys, read, strict=True))
+        read = after.split(",") if after else []
+        # Those of partitions that a raise has added are missing.
+        positions = {
+            key: read[at] if at < len(read) else FIRST_CONTROL for at, key in enumerate(keys)
+        }
         messages: list[work.ControlMessage] = []
         try:
             reply = await self._server.read_streams(positions, CONTROL_PAGE, seconds)

@@ -16,6 +16,7 @@ from murmur_streams.settings import DAY_SECONDS
 from murmur_streams.stores.redis.audit import read_journal, whole_journal
 from murmur_streams.stores.redis.calls import Calls
 from murmur_streams.stores.redis.durations import Durations
+from murmur_streams.stores.redis.keys import RECORDED_COUNTS
 from murmur_streams.stores.redis.replies import counted, flatten, read_entry, text, text_or_none
 from murmur_streams.stores.redis.server import Server
 
@@ -40,6 +41,7 @@ async def archive_run(server: Server, run_id: str) -> RunArchive:
         # the journal was read, its entry is among those that the second XRANGE finds, and the try
         # is repeated. With the payloads last, an archive could hold a result that its own journal
         # does not know.
+        await server.locate(run_id)
         given, result, checkpoint, more, epoch = await server.read_all(
             ("GET", keys.input(run_id)),
             ("GET", keys.result(run_id)),
@@ -93,11 +95,12 @@ async def restore_run(server: Server, calls: Calls, archive: RunArchive, run: Ru
         StoreError: other callers delete and restore the same run at the same time.
     """
     digest = digest_of(archive)
-    restoring = server.keys.restoring(archive.run_id, digest)
     for _ in range(TRIES):
         if await _is_here(server, archive):
             return False
-        await _collect(server, archive.run_id, restoring, archive.entries)
+        server.keys.locate(archive.run_id, server.keys.counts.of_new_run(archive.run_id))
+        restoring = server.keys.restoring(archive.run_id, digest)
+        await _collect(server, restoring, archive.entries)
         answer = await calls.restore(archive, run, digest)
         if answer[0] == "OK":
             return True
@@ -116,6 +119,8 @@ def _are_consistent(entries: Sequence[JournalEntry]) -> bool:
 
 async def _is_here(server: Server, archive: RunArchive) -> bool:
     keys, run_id, last_id = server.keys, archive.run_id, archive.entries[-1].id
+    await server.look_at_counts()
+    await server.locate(run_id)
     epoch, oldest, last = await server.read_all(
         ("HGET", keys.run(run_id), "epoch"),
         ("XRANGE", keys.journal(run_id), "-", "+", "COUNT", 1),
@@ -128,21 +133,18 @@ async def _is_here(server: Server, archive: RunArchive) -> bool:
     return True
 
 
-async def _collect(
-    server: Server, run_id: str, restoring: str, entries: Sequence[JournalEntry]
-) -> None:
+async def _collect(server: Server, restoring: str, entries: Sequence[JournalEntry]) -> None:
     """Write the entries that are missing; callers that do the same at once help each other."""
     newest = await server.read("XREVRANGE", restoring, "+", "-", "COUNT", 1)
     after = text(newest[0][0]) if newest else ""
     # After the entry that the collected journal ends with; all of them, if that is not one of ours.
     behind = (index for index, entry in enumerate(entries, 1) if entry.id == after)
     rest = entries[next(behind, 0) :]
-    keys = [restoring, server.keys.base(server.keys.partition(run_id))]
-    partitions = str(server.keys.partitions)
+    keys = [restoring, server.keys.base(server.keys.partition_of_key(restoring))]
     for page in pages(rest):
         entries_of_page = [part for each in page for part in (each.id, *counted([each.fields]))]
         answer = await server.idempotent_script(
-            "restore_page", keys, [after, KEEP_MS, len(page), partitions, *entries_of_page]
+            "restore_page", keys, [after, KEEP_MS, len(page), RECORDED_COUNTS, *entries_of_page]
         )
         # The journal may have grown by a repeat of this call, or by another caller. If it ends with
         # this page all the same, the page is there exactly once.
@@ -183,6 +185,7 @@ async def _rebuild_once(server: Server, durations: Durations, run_id: str) -> bo
             f"the journal of run {run_id!r} holds neither run.created nor run.snapshot: "
             "it was trimmed by hand and cannot be folded"
         )
+    await server.locate(run_id)
     keys = [server.keys.base(server.keys.partition(run_id))]
     arguments = [run_id, entries[-1].id, durations.ttl_ms, durations.live_ttl_ms, str(run.state)]
     fields = flatten(run_to_fields(run))
@@ -214,4 +217,5 @@ async def _renumber(
     arguments: list[str | int] = [entries[-1].id, len(repeated)]
     for seq, entry in enumerate(repeated, before.seq + 1):
         arguments += (entry.id, f"{ms}-{seq}", *counted([entry.fields]))
+    await server.locate(run_id)
     await server.idempotent_script("renumber", [server.keys.journal(run_id)], arguments)

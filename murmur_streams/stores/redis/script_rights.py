@@ -56,7 +56,7 @@ FREEING_SCRIPTS = frozenset(
     {"forget_letters", "heartbeat", "own", "rebuild", "resume", "sweep", "tend"}
 )
 """The same of scripts: their first write frees memory."""
-_WITHOUT_TAG = frozenset({"confirm", "register"})
+_WITHOUT_TAG = frozenset({"confirm", "recount", "register"})
 """Scripts whose first key has no partition's hash tag: on a cluster, a probe key could lie in
 another slot. Their first commands change nothing where a right is missing."""
 

@@ -10,7 +10,12 @@ from typing import Any, TypeVar
 
 from redis.exceptions import RedisError, ResponseError
 
-from murmur_streams.core.model.errors import InvalidInputError, MurmurError, StoreClosedError
+from murmur_streams.core.model.errors import (
+    InvalidInputError,
+    MurmurError,
+    RunNotFoundError,
+    StoreClosedError,
+)
 from murmur_streams.core.rules.decide import Answer
 from murmur_streams.stores.bell import Bell
 from murmur_streams.stores.own_tasks import is_cancelled, start_shared_task, start_task
@@ -21,11 +26,12 @@ from murmur_streams.stores.redis.connection.maker import AnyClient, ConnectionMa
 from murmur_streams.stores.redis.connection.store_use import StoreUse
 from murmur_streams.stores.redis.connection.topology import topology_of
 from murmur_streams.stores.redis.key_space import KeySpace
-from murmur_streams.stores.redis.keys import Keys
+from murmur_streams.stores.redis.keys import RECORDED_COUNTS, Keys
 from murmur_streams.stores.redis.loading import Loader
+from murmur_streams.stores.redis.locating import Locator
 from murmur_streams.stores.redis.nodes import Command, Nodes, ServerNode
 from murmur_streams.stores.redis.preparation import never_sent
-from murmur_streams.stores.redis.replies import read_answer, text
+from murmur_streams.stores.redis.replies import read_answer
 from murmur_streams.stores.redis.retries import Retries
 
 logger = logging.getLogger("murmur_streams.redis")
@@ -60,6 +66,7 @@ class Server:
         retry_seconds: float,
         call_seconds: float = CALL_SECONDS,
         read_only: bool = False,
+        is_number_given: bool = True,
         revive: Revive | None = None,
     ) -> None:
         if not 0 <= retry_seconds <= LONGEST_RETRY_SECONDS:
@@ -71,9 +78,10 @@ class Server:
         self.retry_seconds = retry_seconds
         self.call_seconds = call_seconds
         self.topology = topology_of(client, call_seconds)
-        self.use = StoreUse(self.topology.is_cluster, read_only)
+        self.use = StoreUse(self.topology.is_cluster, read_only, is_number_given)
         self.nodes = Nodes(self.topology, keys, where, self.use)
         self.key_space = KeySpace(self.nodes, keys, where, self.use)
+        self._locator = Locator(keys, self.key_space, self.read_all)
         self.can_half_close = ConnectionMaker.of(client).can_half_close
         """Whether ``blocking_all`` takes a bell."""
         self._revive = revive
@@ -171,9 +179,33 @@ class Server:
             await self._retrying(self.key_space.check)
             return
         await self._retrying(lambda: readiness.ping(self.nodes, self.keys, self.where))
-        [partitions] = await self.read("HMGET", self.keys.meta, "partitions")
-        if text(partitions or b"") != str(self.keys.partitions):
-            await self._retrying(lambda: never_sent(self.key_space.check()))
+        await self._retrying(lambda: never_sent(self.key_space.check()))
+
+    async def locate(self, *run_ids: str) -> None:
+        """Find the partitions of runs, before their keys are formed."""
+        if not self._was_ready:
+            await self.ready()
+        if not self.keys.counts.is_single:
+            await self._locator.locate(*run_ids)
+
+    async def look_at_counts(self) -> None:
+        """Compare the numbers of partitions, before every partition is read."""
+        await self.ready()
+        await self._retrying(self.key_space.look)
+
+    async def has_moved(self, run_id: str) -> bool:
+        """Look again for a run that was not found; whether it is in another partition."""
+        return await self._retrying(lambda: self._locator.has_moved(run_id))
+
+    async def find(self, run_id: str, read: Callable[[], Awaitable[_T]]) -> _T:
+        """Read a run; once more, if it was not found and is in another partition than was known."""
+        await self.locate(run_id)
+        try:
+            return await read()
+        except RunNotFoundError:
+            if not await self.has_moved(run_id):
+                raise
+        return await read()
 
     async def blocking(self, *command: object, seconds: float) -> Reply:
         """Execute one blocking read on a connection of its own; errors are the driver's."""
@@ -231,7 +263,13 @@ class Server:
 
     async def _script(self, name: str, keys: list[str], args: list[str | int]) -> Answer:
         node = self.nodes.of_key(keys[0])
-        return read_answer(await node.commands.call(*node.loader.command(name, keys, args)))
+        return read_answer(await node.commands.call(*self.script_command(name, keys, args)))
+
+    def script_command(self, name: str, keys: list[str], args: list[str | int]) -> Command:
+        """The command that executes a script at the node of its keys."""
+        counts = str(self.keys.counts)
+        args = [counts if each is RECORDED_COUNTS else each for each in args]
+        return self.nodes.script(name, keys, args)
 
     async def mend(self, key: str, error: BaseException) -> None:
         """Prepare a server for a call that failed with this error, before it is sent again.
@@ -344,6 +382,7 @@ class Server:
         await readiness.stamp(self.nodes)
         self.topology.watch()
         self.start(readiness.watch(self.nodes), "watch the servers")
+        self.start(self.key_space.watch(), "watch the number of partitions")
         for start in self.when_ready:
             start()
 

@@ -36,7 +36,7 @@ from murmur_streams.stores.redis.connection.urls import client_from_url
 from murmur_streams.stores.redis.dead import RedisDeadLetters
 from murmur_streams.stores.redis.durations import Durations
 from murmur_streams.stores.redis.ends import EndWaits
-from murmur_streams.stores.redis.keys import Keys
+from murmur_streams.stores.redis.keys import RECORDED_COUNTS, Keys
 from murmur_streams.stores.redis.listing import list_runs
 from murmur_streams.stores.redis.live.feed import Feeds
 from murmur_streams.stores.redis.live.tail import RedisTails
@@ -125,6 +125,7 @@ class RedisRunStore(WorkStore):
             self._keys,
             where=redacted(url) if url is not None else "the given client's server",
             read_only=read_only,
+            is_number_given=partitions is not None,
             retry_seconds=retry_seconds,
             call_seconds=call_seconds,
             revive=revive,
@@ -169,12 +170,18 @@ class RedisRunStore(WorkStore):
             await self._client.aclose()
 
     async def get_status(self, run_id: str) -> RunStatus:
-        key = self._keys.run(check_run_id(run_id))
-        values = await self._server.read("HMGET", key, *replies.STATUS_FIELDS)
+        return await self._server.find(check_run_id(run_id), lambda: self._status(run_id))
+
+    async def _status(self, run_id: str) -> RunStatus:
+        fields = replies.STATUS_FIELDS
+        values = await self._server.read("HMGET", self._keys.run(run_id), *fields)
         return replies.read_status(run_id, values)
 
     async def snapshot(self, run_id: str) -> run.Run:
-        flat = await self._server.read("HGETALL", self._keys.run(check_run_id(run_id)))
+        return await self._server.find(check_run_id(run_id), lambda: self._snapshot(run_id))
+
+    async def _snapshot(self, run_id: str) -> run.Run:
+        flat = await self._server.read("HGETALL", self._keys.run(run_id))
         if not flat:
             raise RunNotFoundError(run_id)
         return run.run_from_fields(run_id, replies.pairs(flat))
@@ -182,7 +189,8 @@ class RedisRunStore(WorkStore):
     async def result_at_end(self, run_id: str, note: NoteState) -> RunResult | None:
         if self._ends.is_full:
             return await super().result_at_end(run_id, note)
-        stored = await self._ends.wait(check_run_id(run_id), note)
+        check_run_id(run_id)
+        stored = await self._server.find(run_id, lambda: self._ends.wait(run_id, note))
         if stored is None:
             return None
         return run.read_payload(run_id, run.PayloadKind.RESULT, decode_result, stored)
@@ -208,13 +216,16 @@ class RedisRunStore(WorkStore):
         return self._feeds.read(after, targets, types)
 
     async def audit(self, run_id: str) -> AuditReport:
-        return await gather_audit(self._server, check_run_id(run_id))
+        check_run_id(run_id)
+        return await self._server.find(run_id, lambda: gather_audit(self._server, run_id))
 
     async def rebuild(self, run_id: str) -> None:
-        await rebuild_run(self._server, self._durations, check_run_id(run_id))
+        check_run_id(run_id)
+        await self._server.find(run_id, lambda: rebuild_run(self._server, self._durations, run_id))
 
     async def archive(self, run_id: str) -> RunArchive:
-        return await archive_run(self._server, check_run_id(run_id))
+        check_run_id(run_id)
+        return await self._server.find(run_id, lambda: archive_run(self._server, run_id))
 
     async def restore(self, archive: RunArchive) -> bool:
         return await restore_run(self._server, self._calls, archive, restorable(archive))
@@ -257,18 +268,21 @@ class RedisRunStore(WorkStore):
 
     async def paused(self) -> set[str]:
         """The targets that are paused in any partition; an interrupted pause counts."""
+        await self._server.look_at_counts()
         rows = [self._keys.paused(partition) for partition in self._keys.all_partitions]
         found = await self._server.read_all(*(("SMEMBERS", row) for row in rows))
         return {replies.text(target) for targets in found for target in targets}
 
     async def lease_left_ms(self, run_id: str) -> int | None:
-        leases = self._keys.leases(self._keys.partition(check_run_id(run_id)))
+        await self._server.locate(check_run_id(run_id))
+        leases = self._keys.leases(self._keys.partition(run_id))
         until, clock = await self._server.read_all(("ZSCORE", leases, run_id), ("TIME",))
         return None if until is None else int(float(until)) - replies.clock_ms(clock)
 
     async def last_entries(self, run_id: str, count: int) -> list[JournalEntry]:
+        await self._server.locate(check_run_id(run_id))
         epoch, page = await self._server.read_all(
-            ("HGET", self._keys.run(check_run_id(run_id)), "epoch"),
+            ("HGET", self._keys.run(run_id), "epoch"),
             ("XREVRANGE", self._keys.journal(run_id), "+", "-", "COUNT", count),
         )
         if epoch is None:
@@ -280,15 +294,22 @@ class RedisRunStore(WorkStore):
         await self._feeds.check(after)
 
     async def _in_every_partition(self, script: str, target: str) -> None:
-        calls = [
-            self._server.idempotent_script(
-                script, [self._keys.base(partition)], [target, str(self._keys.partitions)]
-            )
-            for partition in self._keys.all_partitions
-        ]
-        await asyncio.gather(*calls)
+        done = range(0)
+        # Again, if the number of partitions was raised meanwhile.
+        while done != (every := self._keys.all_partitions):
+            calls = [
+                self._server.idempotent_script(
+                    script, [self._keys.base(partition)], [target, RECORDED_COUNTS]
+                )
+                for partition in every
+            ]
+            await asyncio.gather(*calls)
+            done = every
 
     async def _payload(self, run_id: str, kind: run.PayloadKind) -> str | None:
+        return await self._server.find(run_id, lambda: self._stored_payload(run_id, kind))
+
+    async def _stored_payload(self, run_id: str, kind: run.PayloadKind) -> str | None:
         keys = self._keys
         form = {"input": keys.input, "result": keys.result, "checkpoint": keys.checkpoint}[kind]
         stored, exists = await self._server.read_all(
@@ -306,6 +327,8 @@ class RedisRunStore(WorkStore):
         if isinstance(command, SetState) and command.state is RunState.RUNNING:
             self._owners.take(run_id)
         answer = await self._calls.execute(run_id, command)
+        if answer[0] == "NOT_FOUND" and await self._server.has_moved(run_id):
+            answer = await self._calls.execute(run_id, command)
         expected = command.expected_version if isinstance(command, Append) else None
         return check_answer(answer, run_id, expected)
 

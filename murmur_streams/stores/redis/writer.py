@@ -13,6 +13,7 @@ from murmur_streams.stores.redis.lanes import Lanes
 from murmur_streams.stores.redis.partition_writer import PartitionWriter
 from murmur_streams.stores.redis.replication import check_durability
 from murmur_streams.stores.redis.rewinds import OnRewind, Rewinds
+from murmur_streams.stores.redis.routes import Routes
 from murmur_streams.stores.redis.server import Server
 from murmur_streams.stores.redis.writes import Arguments, WaitingWrite, size_of, weight_of
 
@@ -42,7 +43,7 @@ class Writer:
         self._clock = clock
         self._lanes = Lanes(server, is_replicated=is_replicated)
         self.rewinds = Rewinds(server.where, on_rewind)
-        self._partitions: dict[int, PartitionWriter] = {}
+        self._routes = Routes(server, self._make)
         self._idle = asyncio.Event()
         """Set when the store is closed and its last write is answered."""
         self._closed = False
@@ -85,10 +86,13 @@ class Writer:
         answer: asyncio.Future[Answer] = loop.create_future()
         weight = weight_of(command, events)
         write = WaitingWrite(command, run_id, arguments, weight, size, loop.time(), answer)
-        partition = self._of(self._server.keys.partition(run_id))
-        if not partition.budget.take(size):
+        partition = self._routes.of(run_id)
+        if partition is None:
+            self._routes.add(write)
+        elif partition.budget.take(size):
+            partition.add(write)
+        else:
             return self._write_with_room(partition, write)
-        partition.add(write)
         return answer
 
     async def _write_when_ready(
@@ -102,7 +106,11 @@ class Writer:
         if self._closed:
             partition.budget.release(write.size)
             self._refuse_when_closed()
-        partition.add(write)
+        if partition.is_retired:
+            partition.budget.release(write.size)
+            self._routes.add(write)
+        else:
+            partition.add(write)
         return await write.answer
 
     async def close(self, seconds: float) -> None:
@@ -110,11 +118,12 @@ class Writer:
         self._closed = True
         try:
             async with asyncio.timeout(seconds):
-                if not self._is_idle():
+                if not self._routes.is_idle:
                     await self._idle.wait()
         except TimeoutError:
             logger.debug("the store is closed with writes under way; their outcome is unknown")
-        for partition in self._partitions.values():
+        await self._routes.close(StoreClosedError("the store was closed before the write"))
+        for partition in self._routes.writers:
             await partition.abandon()
         await self._lanes.close()
 
@@ -122,23 +131,20 @@ class Writer:
         if self._closed:
             raise StoreClosedError("the store is closed; open a new one")
 
-    def _of(self, partition: int) -> PartitionWriter:
-        found = self._partitions.get(partition)
-        if found is None:
-            found = self._partitions[partition] = PartitionWriter(
-                self._server,
-                partition,
-                self._lanes.of_partition(partition),
-                self._durations,
-                self._clock,
-                self.rewinds,
-                self._note_idle,
-            )
-        return found
-
-    def _is_idle(self) -> bool:
-        return all(partition.is_idle for partition in self._partitions.values())
+    def _make(self, partition: int, is_older: bool) -> PartitionWriter:
+        return PartitionWriter(
+            self._server,
+            partition,
+            is_older,
+            self._lanes.of_partition(partition),
+            self._durations,
+            self._clock,
+            self.rewinds,
+            self._note_idle,
+            self._routes.take_back,
+            self._routes.move,
+        )
 
     def _note_idle(self) -> None:
-        if self._closed and self._is_idle():
+        if self._closed and self._routes.is_idle:
             self._idle.set()

@@ -26,7 +26,9 @@ from murmur_streams.stores.redis.scripts import HOT_COMMANDS
 
 Arguments = Sequence[str | int]
 CREATING_COMMANDS = frozenset({"create", "submit", "requeue", "restore"})
-"""Commands that the server executes only if the partition records this number of partitions."""
+"""Commands that the server executes only if the partition records these numbers of partitions."""
+OLDER = "OLDER"
+"""In place of the numbers: the partition has runs of an older number, and gets no other ones."""
 CALL_MICROSECONDS = 1_000
 """About how much of the server's time a call takes: all other clients wait meanwhile."""
 CALL_BYTES = 512 * 1024
@@ -124,7 +126,7 @@ class NumberedCall:
         return [write for group in removed for write in group.writes]
 
     def arguments(
-        self, producer: str, settled: int, known: int, durations: Durations, partitions: int
+        self, producer: str, settled: int, known: int, durations: Durations, recorded: str
     ) -> list[str | int]:
         """Its ARGV.
 
@@ -133,13 +135,14 @@ class NumberedCall:
             settled: the producer waits for no answer to a call up to this number.
             known: the last number that the producer knows as executed.
             durations: the store's settings.
-            partitions: the store's number of partitions.
+            recorded: the numbers of partitions that the partition must record, if a command
+                creates a run.
         """
         if not self.parts:
             self.parts = [len(self.groups)]
             for group in self.groups:
                 self.parts += group.arguments()
-        confirmed = str(partitions) if self.names & CREATING_COMMANDS else ""
+        confirmed = recorded if self.names & CREATING_COMMANDS else ""
         numbers = (producer, self.n, settled, known, self.mode, self.now_ms)
         return [*numbers, *durations.shared, confirmed, *self.parts]
 

@@ -84,7 +84,11 @@ async def make_store(
     prefix = f"faults:{zlib.crc32(request.node.nodeid.encode()):x}"
 
     def make(url: str | None, **options: Any) -> RedisRunStore:
-        defaults: dict[str, Any] = {"key_prefix": prefix, "call_seconds": CALL_SECONDS}
+        defaults: dict[str, Any] = {
+            "key_prefix": prefix,
+            "call_seconds": CALL_SECONDS,
+            "partitions": 1,
+        }
         store = RedisRunStore(url, **{**defaults, **options})
         stores.append(store)
         return store

@@ -14,7 +14,7 @@ from murmur_streams.core.model.states import RunState
 from murmur_streams.core.model.work import TargetRule
 from murmur_streams.embedded import EmbeddedServer
 from murmur_streams.stores.redis.keys import Keys
-from murmur_streams.stores.redis.partitions import raise_partitions
+from murmur_streams.stores.redis.partitions import forget_numbers, raise_partitions
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.testing.faults import ServerHandle
 from tests.key_audit import audit_keys, dump_keys
@@ -209,14 +209,15 @@ async def test_a_ping_writes_meta_again_or_refuses(
     assert "partitions=4" in await refusal(live.ping(), StoreConfigurationError)
 
 
-async def test_a_raise_stops_a_program_with_the_old_number(
+async def test_numbers_that_were_forgotten_stop_a_program(
     admin: Redis, server: EmbeddedServer, make_store: StoreMaker
 ) -> None:
-    """A program that was left running during a raise is refused instead of splitting the runs."""
-    left, raising = make_store(server.url), make_store(server.url)
+    """One that has missed all of a raise is refused, if it was opened with the old number."""
+    left, raising = make_store(server.url, partitions=1), make_store(server.url)
     await left.submit("gone", "work")
     await left.delete("gone", force=True)
     await raise_partitions(raising, MANY)
+    await forget_numbers(raising)
     assert "partitions=4" in await refusal(submit(left), StoreConfigurationError)
     newer = make_store(server.url, partitions=MANY)
     for run_id in one_of_each(MANY):

@@ -262,7 +262,7 @@ async def test_what_an_idle_store_wrote_is_not_remembered(
 ) -> None:
     """After four minutes without a write the store takes a new producer: the stated limit."""
     await with_a_lost_event(straight, go_back)
-    straight._writer._of(0)._calls.last_used -= 241
+    straight._writer._routes.at(0)._calls.last_used -= 241
     assert await straight.append("run", note("run", "next")) == 3
 
 

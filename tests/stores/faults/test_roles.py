@@ -27,7 +27,7 @@ from murmur_streams.core.model.errors import (
 from murmur_streams.core.model.states import RunState
 from murmur_streams.embedded.cluster_group import ClusterGroup
 from murmur_streams.stores.redis.connection.checks import OWN_PROBES, PROBES, READ_PROBES
-from murmur_streams.stores.redis.partitions import raise_partitions
+from murmur_streams.stores.redis.partitions import forget_numbers, raise_partitions
 from murmur_streams.stores.redis.roles import Role, Way, rights_of
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.testing.faults import ServerHandle
@@ -227,10 +227,12 @@ async def all_of_an_operator(store: RedisRunStore, client: Redis) -> None:
     await store.resume("works")
     await store.dead_letters().purge(all=True)
     await store.sweep()
-    await raise_partitions(store, 2, delete_ended=True)
+    await raise_partitions(store, 2)
+    with pytest.raises(StoreConfigurationError, match="older numbers"):
+        await forget_numbers(store)
     _, found = await client.scan(match=f"{PREFIX}:*")
     assert await client.type(f"{PREFIX}:meta") == "hash"
-    assert await client.hget(f"{PREFIX}:meta", "partitions") == "2"
+    assert await client.hget(f"{PREFIX}:meta", "partitions") == "1,2"
     assert await client.xlen(f"{PREFIX}:{{0}}:feed") > 0
     assert await client.memory_usage(found[0])
     assert await client.object("ENCODING", found[0])

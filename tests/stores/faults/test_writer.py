@@ -65,7 +65,7 @@ async def in_journal(store: RedisRunStore, run_id: str) -> dict[str, list[int]]:
 
 def only_partition(store: RedisRunStore) -> PartitionWriter:
     """The writer of a store with one partition."""
-    return store._writer._of(0)
+    return store._writer._routes.at(0)
 
 
 def under_way(partition: PartitionWriter) -> int:

@@ -62,8 +62,8 @@ class HandWriter:
     def arguments(self, call: NumberedCall) -> list[str | int]:
         """The ARGV of a call."""
         settled = call.n - 1 if self.settled is None else self.settled
-        partitions = self._store._keys.partitions
-        return call.arguments(self.producer, settled, self.known, self._durations, partitions)
+        recorded = str(self._store._keys.counts)
+        return call.arguments(self.producer, settled, self.known, self._durations, recorded)
 
     async def _send(self) -> None:
         call = NumberedCall(self.n, self._waiting.take(), self._clock(), 0)
@@ -92,7 +92,7 @@ class HandWriter:
 
 def expect_many(writer: Writer) -> None:
     """Let the next writes of one turn of the loop leave in one call, at its end."""
-    calls = writer._of(0)._calls
+    calls = writer._routes.at(0)._calls
     calls._last_weights = (10**9, 10**9)
     calls._note_change()
 

@@ -31,7 +31,7 @@ NAMES: dict[str, Any] = {
 }
 NOT_KEYS = {
     *("of_run", "base_and_feed", "commit_keys", "partition", "base"),
-    *("partition_of_key", "hints"),
+    *("partition_of_key", "hints", "change", "is_located", "locate", "unlocate"),
 }
 
 
@@ -39,7 +39,8 @@ class Shown(Keys):
     """Forms rows of the table instead of keys."""
 
     def __init__(self) -> None:
-        self.prefix, self.partitions = "<prefix>", 1
+        super().__init__("prefix")
+        self.prefix = "<prefix>"
         self.meta, self.workers = "<prefix>:meta", "<prefix>:workers"
 
     def base(self, partition: int = 0) -> str:

@@ -123,7 +123,7 @@ class Twins:
     async def _send(self, step: Send) -> None:
         commands = [part.build(self.model.run(part.run_id)) for part in step.parts]
         call, groups = self._planned(step, commands)
-        writer = self.writer._of(0)._calls
+        writer = self.writer._routes.at(0)._calls
         expect_many(self.writer)
         if step.ahead is None:
             calls, producer, n = self.calls, writer.producer, writer.n + 1

@@ -109,10 +109,10 @@ async def test_a_server_that_lost_answered_calls_is_noticed(hand: Hand, left: st
 async def test_a_store_goes_on_when_the_server_lost_its_record(hand: Hand) -> None:
     """Its writer begins with a new producer, and its next write is applied once."""
     await hand.store.create("other", "t")
-    producer = hand.store._writer._of(0)._calls.producer
+    producer = hand.store._writer._routes.at(0)._calls.producer
     hand.space.admin.delete(hand.space.keys.producer(producer, 0))
     await hand.store.create("third", "t")
-    assert hand.store._writer._of(0)._calls.producer != producer
+    assert hand.store._writer._routes.at(0)._calls.producer != producer
     assert (await hand.store.snapshot("third")).version == 1
 
 
@@ -140,7 +140,7 @@ async def test_a_record_expires_ten_minutes_after_the_last_call(hand: Hand) -> N
 async def test_an_idle_store_takes_a_new_producer(hand: Hand) -> None:
     """After four minutes: its record could be gone before the next call."""
     store = hand.store
-    writer = store._writer._of(0)._calls
+    writer = store._writer._routes.at(0)._calls
     producer, writer.last_used = writer.producer, writer.last_used - 241
     await store.set_state(RUN_ID, RunState.RUNNING)
     assert writer.producer != producer

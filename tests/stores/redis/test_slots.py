@@ -157,7 +157,7 @@ def test_a_call_sends_the_arguments_that_the_commit_declares(name: str) -> None:
     """Their number and types are those of the header of commit.lua."""
     write = WaitingWrite(name, "r", ["a", "b"], 0, 0, 0.0, cast("asyncio.Future[Any]", None))
     call = NumberedCall(2, [CommandGroup([write])], 3, 4)
-    arguments = call.arguments("producer", 1, 1, DURATIONS, 7)
+    arguments = call.arguments("producer", 1, 1, DURATIONS, "7")
     *first, group_name, group_run, group_size, group_arguments = declared("commit", "ARGV")
     sent = arguments[: len(first)]
     for (row, kind), value in zip(first, sent, strict=True):

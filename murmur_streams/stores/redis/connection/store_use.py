@@ -16,6 +16,8 @@ class StoreUse:
     """Whether the servers must be nodes of a cluster, or may not be ones."""
     read_only: bool = False
     """Whether the store only reads: nothing is loaded into a server, and nothing written."""
+    is_number_given: bool = True
+    """Whether the store was opened with a number of partitions; else it takes the recorded one."""
     waits_for_replicas: bool = False
     """Whether the store's writes wait for the replicas."""
     warnings: ServerWarnings = field(default_factory=ServerWarnings)

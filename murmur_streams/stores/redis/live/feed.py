@@ -11,7 +11,6 @@ from typing import Any
 from murmur_streams.core.model.entries import EntryType, Fields, JournalEntry
 from murmur_streams.core.model.errors import CursorResetError, StoreClosedError
 from murmur_streams.core.model.feed import (
-    START,
     FeedCursor,
     FeedEntry,
     FeedFilter,
@@ -57,6 +56,7 @@ class Feeds:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._readers: set[FeedReader] = set()
+        server.key_space.when_changed.append(self._widen)
 
     async def read(
         self, after: str | None, targets: Collection[str] | None, types: Collection[str] | None
@@ -75,6 +75,10 @@ class Feeds:
         """Reject a cursor from which the feed cannot be read; raises the errors of ``read``."""
         await FeedReader(self._server, _ALL).check(after)
 
+    def _widen(self) -> None:
+        for reader in self._readers:
+            reader.widen()
+
     async def close(self) -> None:
         """Wake every reader with StoreClosedError."""
         await end_tasks([task for reader in self._readers for task in reader.close()])
@@ -90,16 +94,26 @@ class FeedReader:
     def __init__(self, server: Server, wanted: FeedFilter) -> None:
         self._server = server
         self._wanted = wanted
-        self._feeds = [server.keys.feed(p) for p in server.keys.all_partitions]
-        self._cursor = FeedCursor((START,) * len(self._feeds))
+        self._feeds: list[str] = []
+        self._cursor = FeedCursor(())
         self._epochs: dict[str, str] = {}
-        everything = tuple(server.keys.all_partitions)
-        self._groups = [(each,) for each in everything] if server.is_cluster else [everything]
+        self._groups: list[tuple[int, ...]] = []
         """The partitions that one read blocks on."""
         self._waits: dict[tuple[int, ...], asyncio.Task[list[_Row]]] = {}
         """The waits for entries, where there are several groups."""
         self._blocked: set[asyncio.Task[Any]] = set()
         self._closed = False
+
+    def widen(self) -> None:
+        """Read the partitions that a raise has added, too, each from its beginning."""
+        keys, is_wider = self._server.keys, self._server.keys.partitions > len(self._feeds)
+        everything = tuple(keys.all_partitions)
+        self._feeds = [keys.feed(each) for each in everything]
+        self._cursor = self._cursor.widened(len(everything))
+        self._groups = [(each,) for each in everything] if self._server.is_cluster else [everything]
+        if is_wider:
+            for blocked in self._blocked:
+                blocked.cancel()
 
     def close(self) -> set[asyncio.Task[Any]]:
         """Make it end with StoreClosedError; the caller must cancel the reads that are returned."""
@@ -108,6 +122,8 @@ class FeedReader:
 
     async def read(self, after: str | None) -> AsyncGenerator[FeedEntry]:
         """Yield the entries after the cursor, then those that come."""
+        await self._server.look_at_counts()
+        self.widen()
         if after is None:
             await self._start()
         else:
@@ -137,13 +153,16 @@ class FeedReader:
 
     async def check(self, after: str) -> None:
         """Move to the cursor, or raise when the feed does not have its position any more."""
+        await self._server.look_at_counts()
+        self.widen()
         self._cursor = FeedCursor.parse(after, len(self._feeds))
         await self._check(self._server.keys.all_partitions)
 
     async def _start(self) -> None:
         """Move before the oldest entries, so that a later trim is noticed."""
+        feeds = [*self._feeds]
         ends = await self._server.read_all(
-            *(("XRANGE", feed, "-", "+", "COUNT", 1) for feed in self._feeds)
+            *(("XRANGE", feed, "-", "+", "COUNT", 1) for feed in feeds)
         )
         for partition, oldest in enumerate(ends):
             if oldest:
@@ -198,8 +217,10 @@ class FeedReader:
 
     async def _rows(self, group: tuple[int, ...]) -> list[_Row]:
         """Wait for entries; after each lost connection the cursor is checked."""
-        retries = Retries(self._server, _WHILE_READ)
+        retries, width = Retries(self._server, _WHILE_READ), len(self._feeds)
         while True:
+            if len(self._feeds) != width:
+                return []  # Partitions were added, and are read from now on.
             try:
                 reply = await self._block(group)
             except Exception as error:  # noqa: BLE001  # every error of the driver is judged here
@@ -207,6 +228,8 @@ class FeedReader:
             else:
                 if reply:
                     return [row for feed, raws in reply for row in self._rows_of(feed, raws)]
+                if len(self._feeds) != width:
+                    continue
                 # A feed that was deleted or rewound does not end a blocking read.
                 await self._check(group)
                 retries.restart()
@@ -226,9 +249,11 @@ class FeedReader:
         try:
             return await blocked
         except asyncio.CancelledError:
-            if self._closed and not is_cancelled():
+            if is_cancelled():
+                raise
+            if self._closed:
                 raise StoreClosedError(_CLOSED) from None
-            raise
+            return []  # Partitions were added.
 
     def _rows_of(self, feed: Any, raws: list[Any]) -> list[_Row]:
         partition = self._feeds.index(text(feed))
@@ -246,13 +271,17 @@ class FeedReader:
     async def _completed(self, rows: list[_Row]) -> list[_Row]:
         """Add what the feed lacks: the epochs of runs, and large entries."""
         keys = self._server.keys
+        here = {row.run_id: row.partition for row in rows}
         unknown = self._unknown(rows)
         big = {index: row for index, row in enumerate(rows) if row.is_wanted and row.is_big}
         if not unknown and not big:
             return rows
-        ranges = ((keys.journal(row.run_id), row.entry_id, row.entry_id) for row in big.values())
+        ranges = (
+            (keys.journal(row.run_id, row.partition), row.entry_id, row.entry_id)
+            for row in big.values()
+        )
         replies = await self._server.read_all(
-            *(("HGET", keys.run(run_id), "epoch") for run_id in unknown),
+            *(("HGET", keys.run(run_id, here[run_id]), "epoch") for run_id in unknown),
             *(("XRANGE", *each) for each in ranges),
         )
         for run_id, epoch in zip(unknown, replies, strict=False):

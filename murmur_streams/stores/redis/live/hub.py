@@ -206,8 +206,8 @@ class Live:
                     await self._check_slice(runs[first : first + EXISTS_SLICE])
 
     async def _check_slice(self, runs: list[Followed]) -> None:
-        keys = self._server.keys
-        pairs = [(keys.run(run.run_id), keys.journal(run.run_id)) for run in runs]
+        keys, here = self._server.keys, self._partition
+        pairs = [(keys.run(run.run_id, here), keys.journal(run.run_id, here)) for run in runs]
         if await self._server.read("EXISTS", *chain.from_iterable(pairs)) == 2 * len(pairs):
             return
         found = await self._server.read_all(*(("EXISTS", *pair) for pair in pairs))

@@ -206,6 +206,7 @@ class DirectSource:
 
     def __init__(self, server: Server, partition: int, followed: Mapping[str, Followed]) -> None:
         self._server = server
+        self._partition = partition
         self._followed = followed
         self._wake = server.keys.tail(secrets.token_hex(6), partition)
         self._wake_id = "0-0"
@@ -224,7 +225,8 @@ class DirectSource:
 
     async def read(self, lane: Lane) -> None:
         """Wait for entries once, and hand them to their runs."""
-        runs = {self._server.keys.journal(run_id): run for run_id, run in self._followed.items()}
+        keys, here = self._server.keys, self._partition
+        runs = {keys.journal(run_id, here): run for run_id, run in self._followed.items()}
         after = {self._wake: self._wake_id}
         for key, run in runs.items():
             after[key] = run.last_id

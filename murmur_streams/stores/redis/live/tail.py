@@ -80,14 +80,12 @@ class RedisTails:
         tail = RedisTail(self, Reading(run_id, reads_late=True), after, follow=follow)
         return read_tail(tail, entries_of, follow=follow)
 
-    def shared(self, run_id: str) -> SharedReads:
-        """The shared reads of a run's server."""
-        partition = self.server.keys.partition(run_id)
+    def shared(self, partition: int) -> SharedReads:
+        """The shared reads of a partition's server."""
         return self._shared.setdefault(self.server.name_of_node(partition), SharedReads())
 
-    def live(self, run_id: str) -> Live:
-        """The live source of a run's partition."""
-        partition = self.server.keys.partition(run_id)
+    def live(self, partition: int) -> Live:
+        """The live source of a partition."""
         live = self._live.get(partition)
         if live is None:
             live = self._live[partition] = Live(self.server, partition)
@@ -105,6 +103,7 @@ class RedisTail:
         "_is_replaying",
         "_last",
         "_missed",
+        "_partition",
         "_run",
         "_tails",
         "reading",
@@ -117,6 +116,7 @@ class RedisTail:
         self._tails = tails
         self._after = after
         self._is_live = follow
+        self._partition = 0
         self._run: Followed | None = None
         self._missed: tuple[int, int] = (0, 0)
         self._is_replaying = True
@@ -128,23 +128,29 @@ class RedisTail:
         reading = self.reading
         check_run_id(reading.run_id)
         cursor = None if self._after is None else Cursor.parse(self._after)
-        last_id = await self.look(cursor)
+        server = self._tails.server
+        last_id = await server.find(reading.run_id, lambda: self._begin(cursor))
         self._expects_closing = not reading.has_ended
         if cursor is not None:
             reading.start_after(cursor)
         # The stream of a sealed run is in its journal: nothing to follow.
         if self._is_live and reading.seal is None:
-            self._run = run = self._tails.live(reading.run_id).follow(reading.run_id, last_id)
+            self._run = run = self._tails.live(self._partition).follow(reading.run_id, last_id)
             self._missed = (run.rereads, run.verifies)
         return self
 
+    async def _begin(self, cursor: Cursor | None) -> str:
+        # A run stays in its partition as long as it lives.
+        self._partition = self._tails.server.keys.partition(self.reading.run_id)
+        return await self.look(cursor)
+
     async def __aexit__(self, *_: object) -> None:
         if self._run is not None:
-            self._tails.live(self.reading.run_id).leave(self._run)
+            self._tails.live(self._partition).leave(self._run)
 
     @property
     def _journal(self) -> str:
-        return self._tails.server.keys.journal(self.reading.run_id)
+        return self._tails.server.keys.journal(self.reading.run_id, self._partition)
 
     async def fetch(self) -> list[Raw]:
         """Fetch a page of the journal, or what the live source has; wait when it has nothing."""
@@ -184,8 +190,9 @@ class RedisTail:
             The id of the journal's last entry.
         """
         run_id, journal, tails = self.reading.run_id, self._journal, self._tails
+        key = tails.server.keys.run(run_id, self._partition)
         commands: tuple[tuple[object, ...], ...] = (
-            ("HMGET", tails.server.keys.run(run_id), "epoch", "version", "state", "seal"),
+            ("HMGET", key, "epoch", "version", "state", "seal"),
             ("XREVRANGE", journal, "+", "-", "COUNT", 1),
         )
         if after is not None:
@@ -194,7 +201,7 @@ class RedisTail:
                 ("XRANGE", journal, at, at),
                 ("XRANGE", journal, "-", "+", "COUNT", 1),
             )
-        fields, newest, *around = await tails.shared(run_id).read(
+        fields, newest, *around = await tails.shared(self._partition).read(
             commands, lambda: tails.server.read_all(*commands)
         )
         if fields[0] is None:
@@ -238,7 +245,7 @@ class RedisTail:
         reading, tails = self.reading, self._tails
         after = f"({reading.cursor.entry_id}"
         command = ("XRANGE", self._journal, after, "+", "COUNT", PAGE_ENTRIES)
-        page: list[Raw] = await tails.shared(reading.run_id).read(
+        page: list[Raw] = await tails.shared(self._partition).read(
             command, lambda: tails.server.read(*command)
         )
         last = read_id(page[-1][0])[1] if page else reading.seq
@@ -283,7 +290,8 @@ class RedisTail:
             return CLOSING_SECONDS
         run_id, tails = run.run_id, self._tails
         try:
-            answer = await tails.shared(run_id).read(("seal", run_id), lambda: tails.seal(run_id))
+            shared = tails.shared(self._partition)
+            answer = await shared.read(("seal", run_id), lambda: tails.seal(run_id))
         except RunNotFoundError:
             # Deleted or expired meanwhile. Only a deletion leaves an entry, so look at the run.
             run.verify()
