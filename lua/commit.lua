@@ -8,6 +8,9 @@
 -- all earlier calls. The record holds the answers of the last two calls, because both replies can be
 -- lost with one connection.
 --
+-- After the number of partitions was raised, the runs of before are written to by calls of their own, with
+-- OLDER in place of the numbers: these create no run, since a new one belongs where the newest number says.
+--
 -- Each command has its own answer. One that fails is answered with its error, before its first write, and
 -- does not change the answers of the others.
 --
@@ -26,8 +29,7 @@
 --   9 max_events  integer
 --   10 ttl_ms     integer
 --   11 late_ms    integer
---   12 partitions text or ''  with a command that creates a run: the numbers of partitions; or OLDER, where
---                             runs of an older number are, and no run is created
+--   12 partitions text or ''  with a command that creates a run: the numbers of partitions, or OLDER
 --   13 count      integer
 --   14 commands   groups: name text, run_id text, size integer, arguments texts
 -- RETURNS

@@ -1,13 +1,13 @@
--- One step of a change of the numbers of partitions: of the key space, or of one partition.
+-- One step of a change of the numbers of partitions: in meta, or in the key of the same name of a partition.
 --
 -- A raise first notes in meta what the numbers will be, so that no two raises mix. Then each partition
 -- records them: from then on it refuses programs with the old numbers, and no run can appear in it by an
 -- old number. Only then meta itself records them, and programs create runs by the new number.
 --
 -- KEYS
---   1 meta       hash    <prefix>:meta, or <prefix>:{p}:meta
+--   1 meta       hash    <prefix>:meta
 -- ARGV
---   1 step       begin, record or publish
+--   1 step       text        begin, record or publish
 --   2 before     text or ''  what is recorded now; '' for nothing
 --   3 after      text        what is to be recorded
 -- RETURNS

@@ -12,8 +12,7 @@
 -- RETURNS
 --   OK version
 --   EXISTS                  the id has a run; the caller finds out whether it is this one
---   ELSEWHERE               the collected journal is incomplete, or does not exist; or this partition is
---                           of an older number, where no run is created
+--   ELSEWHERE               the collected journal is not complete here
 -- WRITES run journal input result checkpoint restoring
 -- COST 1 EXISTS, 1 XREVRANGE, 12 ZSCORE, 1 DEL, 1 COPY, 2 RENAME, 3 SET, 1 HSET, 1 HGETALL, 9 ZREM, 6 ZADD, 6 PEXPIREAT
 -- include: states, time, keys, run, events, journal, foldable, rows

@@ -27,6 +27,7 @@ from murmur_streams.core.model.commands import (
 from murmur_streams.core.model.run import listing_key
 from murmur_streams.core.model.states import RunProgress, RunState
 from murmur_streams.core.model.work import Beat, Claim, TargetRule, WorkerInfo
+from murmur_streams.stores.redis.counts import PartitionCounts
 from murmur_streams.stores.redis.durations import Durations
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.servers import Space
@@ -384,6 +385,13 @@ async def confirm(stage: Stage) -> Any:
         return await stage.store._server.script("confirm", [keys.meta, keys.base(0)], ["1", "1"])
 
     return call()
+
+
+@scenario
+async def recount(stage: Stage) -> Any:
+    await stage.submit()
+    calls = stage.store._server.key_space
+    return calls.change(PartitionCounts((1, 2)))
 
 
 @scenario
