@@ -19,7 +19,7 @@
 local stored = redis.call('HMGET', KEYS[1], 'partitions', 'changing')
 local recorded, changing = stored[1] or '', stored[2] or ''
 local step, before, after = ARGV[1], ARGV[2], ARGV[3]
-if step ~= 'begin' and recorded == after then
+if recorded == after then
   if step == 'publish' then redis.call('HSET', KEYS[1], 'changing', '') end
   return {'OK'}
 end

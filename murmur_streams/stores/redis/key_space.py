@@ -24,6 +24,7 @@ from murmur_streams.stores.redis.replies import text
 
 logger = logging.getLogger("murmur_streams.redis")
 
+_TRIES, _PAUSE_SECONDS = 20, 0.05
 LOOK_SECONDS = 5.0
 """How often an idle program looks whether the number of partitions was raised."""
 
@@ -135,6 +136,22 @@ class KeySpace:
             )
         self._adopt(after)
 
+    async def _end_change(self, found: PartitionCounts) -> PartitionCounts:
+        """Complete the change that a partition has begun; what the numbers are then.
+
+        Other programs may complete it, too, and begin a further one meanwhile.
+        """
+        for _ in range(_TRIES):
+            if await self._complete(found):
+                return found
+            await asyncio.sleep(_PAUSE_SECONDS * random.random())  # noqa: S311  # no secret
+            [stored] = await self._replies(("HMGET", self._keys.meta, "partitions", "changing"))
+            later = [self._read(self._keys.meta, SCHEMA_VERSION, each) for each in stored if each]
+            found = next((each for each in later[::-1] if each.follows(found)), found)
+        raise StoreUnavailableError(
+            f"several programs change the number of partitions under {self._keys.prefix!r} at once"
+        )
+
     async def _complete(self, after: PartitionCounts) -> bool:
         """Write ``after`` into every record; False when another change is under way."""
         keys = self._keys
@@ -198,12 +215,7 @@ class KeySpace:
                 f"partitions={found} (the key {key!r} has it), this store was opened with "
                 f"{own.newest}; use the same number"
             )
-        if key != self._keys.meta and not await self._complete(found):
-            raise StoreUnavailableError(
-                f"the number of partitions under {self._keys.prefix!r} is changed by several "
-                "programs at once"
-            )
-        self._adopt(found)
+        self._adopt(found if key == self._keys.meta else await self._end_change(found))
 
     def _adopt(self, counts: PartitionCounts) -> None:
         if counts == self._keys.counts:
