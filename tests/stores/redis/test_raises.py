@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing
+from typing import Any
 
 import pytest
 from pydantic import JsonValue
@@ -18,6 +19,8 @@ from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.states import RunState
 from murmur_streams.core.model.work import Claimed, TargetRule
 from murmur_streams.stores.bell import Bell
+from murmur_streams.stores.redis.connection.failures import NeverSentError
+from murmur_streams.stores.redis.connection.lane import Lane
 from murmur_streams.stores.redis.counts import PartitionCounts
 from murmur_streams.stores.redis.key_space import KeySpace
 from murmur_streams.stores.redis.partitions import forget_numbers, older_runs, raise_partitions
@@ -167,6 +170,36 @@ async def test_writes_stay_in_order_over_raises(program: Open) -> None:
     for run_id in (*old_ids, *new_ids):
         await store.finish(run_id, RunState.COMPLETED)
         assert await data_of(raising, run_id) == [*range(300)]
+
+
+async def test_a_write_waits_for_one_of_before_that_is_sent_again(
+    program: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second write is made after the raise was noticed, the first one is sent again then."""
+    store, raising, call = program(), program(), Lane.call
+    (run_id,), is_lost = elsewhere(16, 1), asyncio.Event()
+    await store.create(run_id, "work")
+    await raise_partitions(raising, 16)
+
+    def lose_one(self: Lane, *command: object, notify: Any = None) -> asyncio.Future[Any]:
+        if is_lost.is_set() or command[0] not in {"FCALL", "EVALSHA"}:
+            return call(self, *command, notify=notify)
+        is_lost.set()
+        reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        never_sent = NeverSentError()
+        never_sent.__cause__ = ConnectionError("lost")
+        reply.set_exception(never_sent)
+        asyncio.get_running_loop().call_soon(notify)
+        return reply
+
+    monkeypatch.setattr(Lane, "call", lose_one)
+    first = asyncio.ensure_future(store.append(run_id, note(run_id, 1)))
+    await is_lost.wait()
+    await store._server.key_space.look()
+    await store.append(run_id, note(run_id, 2))
+    await first
+    await store.finish(run_id, RunState.COMPLETED)
+    assert await data_of(store, run_id) == [1, 2]
 
 
 async def test_claims_hold_over_a_raise(program: Open) -> None:
