@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test newest oldest matrix chaos soak failovers simulate guarantees check lint format bench bench-quick bench-peers bench-compare lock clean distclean
+.PHONY: help demo test newest oldest matrix chaos soak failovers raises simulate guarantees check lint format bench bench-quick bench-peers bench-compare lock clean distclean
 
 VENV    := .venv
 BIN     := $(VENV)/bin
@@ -54,6 +54,9 @@ soak: $(VENV)/.stamp-dev ## Let a fleet work while faults happen now and then, a
 
 failovers: $(VENV)/.stamp-dev ## Fail over under load (TOPOLOGY=sentinel HOW=killed DURABILITY=all COUNT=20)
 	@$(BIN)/python -m tests.chaos.failovers --topology $(or $(TOPOLOGY),sentinel) --count $(or $(COUNT),20) --how "$(or $(HOW),all)" --durability $(or $(DURABILITY),all)
+
+raises: $(VENV)/.stamp-dev ## Raise the number of partitions under load (COUNT=100 TOPOLOGY=standalone)
+	@$(BIN)/python -m tests.chaos.raises --count $(or $(COUNT),100) --topology $(or $(TOPOLOGY),standalone)
 
 guarantees: $(VENV)/.stamp-dev ## Make the table of docs/guarantees.md from the tests
 	@$(BIN)/python -m tests.guarantees

@@ -131,9 +131,6 @@ def audit_keys(
         # A tombstone outlives a change of the number of partitions.
         if client.exists(run_key) and tag not in {f"{{{hashed % each}}}" for each in numbers}:
             problems.append(f"{run_key}: is in no partition of {numbers}")
-        # A tombstone outlives a change of the number of partitions.
-        if client.exists(run_key) and tag not in {f"{{{hashed % each}}}" for each in numbers}:
-            problems.append(f"{run_key}: is in no partition of {numbers}")
     return problems
 
 

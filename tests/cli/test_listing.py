@@ -126,8 +126,8 @@ def test_partitions_are_raised_and_older_numbers_forgotten(
     assert (refused.returncode, "4 live runs, 1 ended" in refused.stderr) == (2, True)
 
     async def delete(store: RedisRunStore) -> None:
-        for number in range(5):
-            await store.delete(f"r-{number}", force=True)
+        for run in (await store.list_runs()).runs:
+            await store.delete(run.run_id, force=True)
 
     in_store(delete)
     forgotten = line.run("partitions", "forget")

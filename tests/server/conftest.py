@@ -32,7 +32,7 @@ def gate() -> Gate:
 @pytest.fixture
 async def fleet(space: Space, gate: Gate) -> AsyncIterator[Fleet]:
     """A fleet in the test's key space; the store is open, so that its first write is over."""
-    async with Fleet(space.url, key_prefix=space.prefix) as fleet:
+    async with Fleet(space.url, key_prefix=space.prefix, partitions=1) as fleet:
         add_agents(fleet, gate)
         await (await fleet.store()).list_runs()
         yield fleet

@@ -38,7 +38,7 @@ async def gather_audit(server: Server, run_id: str) -> AuditReport:
 async def _audit_once(server: Server, run_id: str) -> AuditReport:
     keys = server.keys
     entries = await whole_journal(server, run_id)
-    await server.locate(run_id)
+    await server.locator.locate(run_id)
     of_run = keys.of_run(run_id)
     flat, given, result, checkpoint, *expiries = await server.read_all(
         ("HGETALL", keys.run(run_id)),
@@ -66,7 +66,7 @@ async def read_journal(server: Server, run_id: str, start: str = "-") -> list[An
     """Read the entries of a run from a position on, in pages; as raw replies."""
     raws: list[Any] = []
     while True:
-        await server.locate(run_id)
+        await server.locator.locate(run_id)
         page = await server.read(
             *("XRANGE", server.keys.journal(run_id), start, "+", "COUNT", PAGE_ENTRIES)
         )
@@ -104,7 +104,7 @@ _SPREAD_MS = 1_000
 
 async def _row_problems(server: Server, run_id: str, stored: dict[str, str]) -> list[str]:
     """Compare the rows of the indexes, the queue and the leases with the hash."""
-    await server.locate(run_id)
+    await server.locator.locate(run_id)
     keys, partition = server.keys, server.keys.partition(run_id)
     state, target = stored.get("state"), stored.get("target", "")
     indexes = {keys.index(partition): True, keys.index_target(target, partition): True}
@@ -127,7 +127,7 @@ async def _row_problems(server: Server, run_id: str, stored: dict[str, str]) -> 
 
 async def _due_problems(server: Server, run_id: str, stored: dict[str, str]) -> list[str]:
     """Compare the rows that sweeps read with the due times in the hash."""
-    await server.locate(run_id)
+    await server.locator.locate(run_id)
     keys, partition = server.keys, server.keys.partition(run_id)
     state, created_ms = stored.get("state"), _number(stored, "created_ms")
     row = removal_row(stored.get("target", ""), created_ms, run_id, stored.get("tenant"))

@@ -105,7 +105,7 @@ class Claims:
         """The partitions by the server that has them, in their order."""
         found: dict[str, list[int]] = {}
         for partition in partitions:
-            found.setdefault(self._server.name_of_node(partition), []).append(partition)
+            found.setdefault(self._server.nodes.name_of(partition), []).append(partition)
         return [*found.items()]
 
     async def _claim_on(

@@ -41,7 +41,7 @@ class RedisDeadLetters(DeadLetterBox):
         self, target: str | None, cursor: str | None, run_id: str | None = None
     ) -> AsyncGenerator[DeadLetter]:
         after, letter_id = (None, "") if cursor is None else _parse(cursor)
-        await self._server.look_at_counts()
+        await self._server.locator.look_at_counts()
         for stream in await self._streams(target, self._partitions_of(run_id)):
             if after is not None and stream < after:
                 continue
@@ -51,13 +51,13 @@ class RedisDeadLetters(DeadLetterBox):
                     yield letter
 
     async def _look_up(self, run_id: str) -> DeadLetter | None:
-        await self._server.look_at_counts()
-        await self._server.locate(run_id)
+        await self._server.locator.look_at_counts()
+        await self._server.locator.locate(run_id)
         fields = await self._server.read("HMGET", self._keys.run(run_id), "target", "letter")
         target, letter_id = map(text_or_none, fields)
         if target is None or letter_id is None:
             return None
-        await self._server.locate(run_id)
+        await self._server.locator.locate(run_id)
         key = self._keys.dead(target, self._keys.partition(run_id))
         found = await self._server.read("XRANGE", key, letter_id, letter_id)
         return letter_from_fields(target, letter_id, pairs(found[0][1])) if found else None
@@ -84,7 +84,7 @@ class RedisDeadLetters(DeadLetterBox):
         self._server.use.check_may_write()
         how: tuple[object, ...] = ("MAXLEN", 0)
         count = 0
-        await self._server.look_at_counts()
+        await self._server.locator.look_at_counts()
         for name, partition in await self._streams(target, self._keys.all_partitions):
             key = self._keys.dead(name, partition)
             if older_than_ms is not None:

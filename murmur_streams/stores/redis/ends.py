@@ -77,7 +77,7 @@ class EndWaits:
 
     async def _look(self, run_id: str, last_id: str | None) -> list[Any]:
         """Read state and result: at once, or when the journal has an entry after ``last_id``."""
-        await self._server.locate(run_id)
+        await self._server.locator.locate(run_id)
         keys, seconds = self._server.keys, 0.0 if last_id is None else BLOCK_SECONDS
         commands: list[tuple[object, ...]] = [
             ("HMGET", keys.run(run_id), *_FIELDS),

@@ -80,13 +80,23 @@ class KeySpace:
         self._is_known = True
         return True
 
+    async def look_in(self, partition: int) -> None:
+        """Compare the record of one partition: unlike ``meta``, it is on the node of its runs."""
+        if self._use.read_only:
+            await self.look()
+            return
+        key = self._keys.partition_meta(partition)
+        [recorded] = await self._replies(("HGET", key, "partitions"))
+        if recorded:
+            await self._compare(key, SCHEMA_VERSION, recorded)
+
     async def watch(self) -> None:
         """Look every few seconds, until cancelled: so an idle program learns of a raise."""
         while True:
             await asyncio.sleep(LOOK_SECONDS * random.uniform(0.8, 1.0))  # noqa: S311  # no secret
             try:
                 await self.look()
-            except (MurmurError, RedisError, OSError) as error:
+            except (MurmurError, RedisError, failures.NeverSentError, OSError) as error:
                 logger.debug("the number of partitions was not compared: %r", error)
 
     async def confirm(self, partitions: Sequence[int]) -> None:
@@ -222,8 +232,8 @@ class KeySpace:
             return
         logger.info("the runs under %r have partitions=%s now", self._keys.prefix, counts)
         self._keys.change(counts)
-        for tell in self.when_changed:
-            tell()
+        for call in self.when_changed:
+            call()
 
     def _read(self, key: str, schema_version: Any, partitions: Any) -> PartitionCounts:
         """The numbers in ``key``; those of this store where they are missing."""

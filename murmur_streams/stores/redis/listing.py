@@ -27,7 +27,7 @@ async def list_runs(server: Server, wanted: RunFilter, limit: int, cursor: str |
     never change.
     """
     found: list[tuple[str, Run]] = []
-    await server.look_at_counts()
+    await server.locator.look_at_counts()
     indexes = await _indexes(server, wanted)
     # One run more than the page: it shows whether there is a next page.
     count = limit + 1
@@ -80,7 +80,7 @@ async def _runs(server: Server, members: list[str], wanted: RunFilter) -> list[t
     if not members:
         return []
     run_ids = [member.partition(":")[2] for member in members]
-    await server.locate(*run_ids)
+    await server.locator.locate(*run_ids)
     hashes = await server.read_all(*(("HGETALL", server.keys.run(each)) for each in run_ids))
     runs: list[tuple[str, Run]] = []
     for member, run_id, flat in zip(members, run_ids, hashes, strict=True):

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
+from murmur_streams.core.model.errors import RunNotFoundError
 from murmur_streams.stores.redis.counts import PartitionCounts
 from murmur_streams.stores.redis.key_space import KeySpace
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.nodes import Command
 
 _PAGE = 500
-ReadAll = Callable[..., Awaitable[list[Any]]]
+_T = TypeVar("_T")
+
+
+class Repeat(Protocol):
+    """Makes a call, and again after a lost connection."""
+
+    async def __call__(self, call: Callable[[], Awaitable[_T]]) -> _T: ...
 
 
 class Locator:
@@ -23,24 +30,54 @@ class Locator:
     Args:
         keys: the key space; it remembers what was found.
         key_space: its records.
+        ready: waits until the server was checked.
+        retry: repeats a call until the server is back.
         read_all: reads with retries.
     """
 
-    def __init__(self, keys: Keys, key_space: KeySpace, read_all: ReadAll) -> None:
+    def __init__(
+        self,
+        keys: Keys,
+        key_space: KeySpace,
+        ready: Callable[[], Awaitable[None]],
+        retry: Repeat,
+        read_all: Callable[..., Awaitable[list[Any]]],
+    ) -> None:
         self._keys = keys
         self._key_space = key_space
+        self._ready = ready
+        self._retry = retry
         self._read_all = read_all
+        self._is_ready = False
 
     async def locate(self, *run_ids: str) -> None:
         """Find where runs are; ``Keys.partition`` knows it at once afterwards."""
+        if not self._is_ready:
+            await self._ready()
+            self._is_ready = True
         while unknown := [each for each in run_ids if not self._keys.is_located(each)]:
             counts = self._keys.counts
-            for page in pages(unknown):
-                found = await self._look(page, counts)
+            for first in range(0, len(unknown), _PAGE):
+                found = await self._look(unknown[first : first + _PAGE], counts)
                 if self._keys.counts is not counts:
                     break
                 for run_id, partition in found.items():
                     self._keys.locate(run_id, partition)
+
+    async def look_at_counts(self) -> None:
+        """Compare the numbers of partitions, before every partition is read."""
+        await self._ready()
+        await self._retry(self._key_space.look)
+
+    async def find(self, run_id: str, read: Callable[[], Awaitable[_T]]) -> _T:
+        """Read a run; once more, if it was not found and is in another partition than was known."""
+        await self.locate(run_id)
+        try:
+            return await read()
+        except RunNotFoundError:
+            if not await self.has_moved(run_id):
+                raise
+        return await read()
 
     async def has_moved(self, run_id: str) -> bool:
         """Look again for a run that was not found; whether it is in another partition.
@@ -50,7 +87,8 @@ class Locator:
         """
         keys, counts = self._keys, self._keys.counts
         before = keys.partition(run_id) if keys.is_located(run_id) else None
-        await self._key_space.look()
+        where = counts.of_new_run(run_id) if before is None else before
+        await self._retry(lambda: self._key_space.look_in(where))
         if keys.counts is counts and counts.is_single:
             return False
         keys.unlocate(run_id)
@@ -75,8 +113,3 @@ class Locator:
                 if is_there:
                     found[run_id] = partition
         return found
-
-
-def pages(run_ids: Sequence[str]) -> list[Sequence[str]]:
-    """The ids, so many at once as one round trip should look for."""
-    return [run_ids[first : first + _PAGE] for first in range(0, len(run_ids), _PAGE)]

@@ -14,7 +14,7 @@ from murmur_streams.stores.redis.connection.connections import Reply
 from murmur_streams.stores.redis.connection.pools import Pools
 from murmur_streams.stores.redis.connection.store_use import StoreUse
 from murmur_streams.stores.redis.connection.topology import Topology
-from murmur_streams.stores.redis.keys import Keys
+from murmur_streams.stores.redis.keys import RECORDED_COUNTS, Keys
 from murmur_streams.stores.redis.loading import Loader
 from murmur_streams.stores.redis.preparation import Preparation
 
@@ -99,6 +99,13 @@ class Nodes:
         """The node of a partition; ClusterDownError where none serves it."""
         return self._only or self.of_key(self._keys.base(partition))
 
+    def name_of(self, partition: int) -> str:
+        """The address of a partition's node; "" while none serves it."""
+        try:
+            return self.of_partition(partition).where
+        except RedisError:
+            return ""
+
     def of_key(self, key: str) -> ServerNode:
         """The node of a key; ClusterDownError where none serves it."""
         return self._only or self._node(self._topology.of(_slot_of(key.encode())))
@@ -113,6 +120,8 @@ class Nodes:
 
     def script(self, name: str, keys: Sequence[str], arguments: Sequence[object]) -> Command:
         """The command that executes a script at the node of its keys."""
+        counts = str(self._keys.counts)
+        arguments = [counts if each is RECORDED_COUNTS else each for each in arguments]
         return self.of_key(keys[0]).loader.command(name, keys, arguments)
 
     async def every_reply(self, commands: Sequence[Command]) -> list[Reply]:

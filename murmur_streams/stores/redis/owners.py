@@ -73,7 +73,7 @@ class Owners:
         while True:
             await asyncio.sleep(self._lease_ms / 1000 / BEATS_PER_LEASE)
             try:
-                await self._server.locate(*self._taken)
+                await self._server.locator.locate(*self._taken)
                 await self._beating.gather(
                     {
                         partition: functools.partial(self._beat, partition)
@@ -113,7 +113,7 @@ class Owners:
 async def sweep(server: Server, durations: Durations) -> int:
     """Sweep all partitions in pages; return how many runs were removed or ended."""
     changed, limits = 0, (SWEEP_PAGE, durations.feed_max_entries, durations.ttl_ms)
-    await server.look_at_counts()
+    await server.locator.look_at_counts()
     for partition in server.keys.all_partitions:
         more = True
         while more:

@@ -45,7 +45,7 @@ async def raise_partitions(store: RedisRunStore, number: int) -> PartitionCounts
             another raise is under way.
     """
     server = server_of(store)
-    await server.look_at_counts()
+    await server.locator.look_at_counts()
     await server.key_space.change(server.keys.counts.raised(number))
     return server.keys.counts
 
@@ -60,7 +60,7 @@ async def forget_numbers(store: RedisRunStore) -> PartitionCounts:
     """
     server = server_of(store)
     await store.sweep()
-    await server.look_at_counts()
+    await server.locator.look_at_counts()
     counts, found = server.keys.counts, await older_runs(store)
     if counts.is_single:
         return counts

@@ -86,7 +86,7 @@ class Queue(WorkQueue):
             self._bell.ring()
 
     async def heartbeat(self, beats: Sequence[work.Beat]) -> list[work.ClaimNotice]:
-        await self._server.locate(*(beat.claim.run_id for beat in beats))
+        await self._server.locator.locate(*(beat.claim.run_id for beat in beats))
         by_partition: dict[int, list[work.Beat]] = {}
         for beat in beats:
             partition = self._keys.partition(beat.claim.run_id)
@@ -204,7 +204,7 @@ class Queue(WorkQueue):
         names, (partition,) = [rule.name for rule in targets], self._keys.all_partitions
         arguments = self._claims.arguments(worker, targets, count, host)
         keys = self._keys.base_and_feed(partition)
-        claim = self._server.script_command("claim", keys, arguments)
+        claim = self._server.nodes.script("claim", keys, arguments)
         wait = await self._wake.command(names, seconds)
         try:
             replies = await self._server.blocking_all(wait, claim, seconds=seconds, bell=bell)

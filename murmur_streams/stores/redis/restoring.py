@@ -41,7 +41,7 @@ async def archive_run(server: Server, run_id: str) -> RunArchive:
         # the journal was read, its entry is among those that the second XRANGE finds, and the try
         # is repeated. With the payloads last, an archive could hold a result that its own journal
         # does not know.
-        await server.locate(run_id)
+        await server.locator.locate(run_id)
         given, result, checkpoint, more, epoch = await server.read_all(
             ("GET", keys.input(run_id)),
             ("GET", keys.result(run_id)),
@@ -119,8 +119,8 @@ def _are_consistent(entries: Sequence[JournalEntry]) -> bool:
 
 async def _is_here(server: Server, archive: RunArchive) -> bool:
     keys, run_id, last_id = server.keys, archive.run_id, archive.entries[-1].id
-    await server.look_at_counts()
-    await server.locate(run_id)
+    await server.locator.look_at_counts()
+    await server.locator.locate(run_id)
     epoch, oldest, last = await server.read_all(
         ("HGET", keys.run(run_id), "epoch"),
         ("XRANGE", keys.journal(run_id), "-", "+", "COUNT", 1),
@@ -185,7 +185,7 @@ async def _rebuild_once(server: Server, durations: Durations, run_id: str) -> bo
             f"the journal of run {run_id!r} holds neither run.created nor run.snapshot: "
             "it was trimmed by hand and cannot be folded"
         )
-    await server.locate(run_id)
+    await server.locator.locate(run_id)
     keys = [server.keys.base(server.keys.partition(run_id))]
     arguments = [run_id, entries[-1].id, durations.ttl_ms, durations.live_ttl_ms, str(run.state)]
     fields = flatten(run_to_fields(run))
@@ -217,5 +217,5 @@ async def _renumber(
     arguments: list[str | int] = [entries[-1].id, len(repeated)]
     for seq, entry in enumerate(repeated, before.seq + 1):
         arguments += (entry.id, f"{ms}-{seq}", *counted([entry.fields]))
-    await server.locate(run_id)
+    await server.locator.locate(run_id)
     await server.idempotent_script("renumber", [server.keys.journal(run_id)], arguments)

@@ -134,7 +134,7 @@ class Routes:
                 continue
             first = [*islice(line.writes, _LOOKED_FOR_AT_ONCE)]
             try:
-                await self._server.locate(*dict.fromkeys(write.run_id for write in first))
+                await self._server.locator.locate(*dict.fromkeys(write.run_id for write in first))
             except MurmurError as error:
                 for write in first:
                     if line.writes and line.writes[0] is write:

@@ -13,7 +13,6 @@ from redis.exceptions import RedisError, ResponseError
 from murmur_streams.core.model.errors import (
     InvalidInputError,
     MurmurError,
-    RunNotFoundError,
     StoreClosedError,
 )
 from murmur_streams.core.rules.decide import Answer
@@ -26,7 +25,7 @@ from murmur_streams.stores.redis.connection.maker import AnyClient, ConnectionMa
 from murmur_streams.stores.redis.connection.store_use import StoreUse
 from murmur_streams.stores.redis.connection.topology import topology_of
 from murmur_streams.stores.redis.key_space import KeySpace
-from murmur_streams.stores.redis.keys import RECORDED_COUNTS, Keys
+from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.loading import Loader
 from murmur_streams.stores.redis.locating import Locator
 from murmur_streams.stores.redis.nodes import Command, Nodes, ServerNode
@@ -81,7 +80,7 @@ class Server:
         self.use = StoreUse(self.topology.is_cluster, read_only, is_number_given)
         self.nodes = Nodes(self.topology, keys, where, self.use)
         self.key_space = KeySpace(self.nodes, keys, where, self.use)
-        self._locator = Locator(keys, self.key_space, self.read_all)
+        self.locator = Locator(keys, self.key_space, self.ready, self._retrying, self.read_all)
         self.can_half_close = ConnectionMaker.of(client).can_half_close
         """Whether ``blocking_all`` takes a bell."""
         self._revive = revive
@@ -143,13 +142,6 @@ class Server:
             # Where no server is known at all, the second look raises the same error.
             return (self.nodes.all or [self.nodes.of_partition(partition)])[0].loader
 
-    def name_of_node(self, partition: int) -> str:
-        """The server that has the partition now; "" while none has it."""
-        try:
-            return self.nodes.of_partition(partition).where
-        except RedisError:
-            return ""
-
     async def check_worker(self) -> None:
         """Check the further rights of a worker; StoreConfigurationError names those that miss."""
         await self.ready()
@@ -180,32 +172,6 @@ class Server:
             return
         await self._retrying(lambda: readiness.ping(self.nodes, self.keys, self.where))
         await self._retrying(lambda: never_sent(self.key_space.check()))
-
-    async def locate(self, *run_ids: str) -> None:
-        """Find the partitions of runs, before their keys are formed."""
-        if not self._was_ready:
-            await self.ready()
-        if not self.keys.counts.is_single:
-            await self._locator.locate(*run_ids)
-
-    async def look_at_counts(self) -> None:
-        """Compare the numbers of partitions, before every partition is read."""
-        await self.ready()
-        await self._retrying(self.key_space.look)
-
-    async def has_moved(self, run_id: str) -> bool:
-        """Look again for a run that was not found; whether it is in another partition."""
-        return await self._retrying(lambda: self._locator.has_moved(run_id))
-
-    async def find(self, run_id: str, read: Callable[[], Awaitable[_T]]) -> _T:
-        """Read a run; once more, if it was not found and is in another partition than was known."""
-        await self.locate(run_id)
-        try:
-            return await read()
-        except RunNotFoundError:
-            if not await self.has_moved(run_id):
-                raise
-        return await read()
 
     async def blocking(self, *command: object, seconds: float) -> Reply:
         """Execute one blocking read on a connection of its own; errors are the driver's."""
@@ -263,13 +229,7 @@ class Server:
 
     async def _script(self, name: str, keys: list[str], args: list[str | int]) -> Answer:
         node = self.nodes.of_key(keys[0])
-        return read_answer(await node.commands.call(*self.script_command(name, keys, args)))
-
-    def script_command(self, name: str, keys: list[str], args: list[str | int]) -> Command:
-        """The command that executes a script at the node of its keys."""
-        counts = str(self.keys.counts)
-        args = [counts if each is RECORDED_COUNTS else each for each in args]
-        return self.nodes.script(name, keys, args)
+        return read_answer(await node.commands.call(*self.nodes.script(name, keys, args)))
 
     async def mend(self, key: str, error: BaseException) -> None:
         """Prepare a server for a call that failed with this error, before it is sent again.

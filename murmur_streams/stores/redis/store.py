@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable, Collection
 from typing import Any, Self, cast
 
@@ -32,15 +31,16 @@ from murmur_streams.stores.redis.audit import gather_audit
 from murmur_streams.stores.redis.calls import Calls
 from murmur_streams.stores.redis.connection.maker import AnyClient
 from murmur_streams.stores.redis.connection.topology import partitions_of
-from murmur_streams.stores.redis.connection.urls import client_from_url
+from murmur_streams.stores.redis.connection.urls import client_of
 from murmur_streams.stores.redis.dead import RedisDeadLetters
 from murmur_streams.stores.redis.durations import Durations
 from murmur_streams.stores.redis.ends import EndWaits
-from murmur_streams.stores.redis.keys import RECORDED_COUNTS, Keys
+from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.listing import list_runs
 from murmur_streams.stores.redis.live.feed import Feeds
 from murmur_streams.stores.redis.live.tail import RedisTails
 from murmur_streams.stores.redis.owners import Owners, new_owner, sweep
+from murmur_streams.stores.redis.pauses import Pauses
 from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.replication import Durability
 from murmur_streams.stores.redis.restoring import archive_run, rebuild_run, restore_run
@@ -114,10 +114,7 @@ class RedisRunStore(WorkStore):
         clock: Callable[[], int] = wall_clock_ms,
         revive: Revive | None = None,
     ) -> None:
-        if (url is None) == (client is None):
-            raise ValueError("pass exactly one of url= and client=")
-        self._client = client if client is not None else client_from_url(url or "")
-        self._owns_client = client is None
+        self._client, self._owns_client = client_of(url, client), client is None
         self._limits = limits or Limits()
         self._keys = Keys(key_prefix, partitions_of(self._client, partitions))
         self._server = Server(
@@ -130,6 +127,7 @@ class RedisRunStore(WorkStore):
             call_seconds=call_seconds,
             revive=revive,
         )
+        self._locator = self._server.locator
         self._durations = Durations(
             ttl_ms=duration_ms("ttl_seconds", ttl_seconds),
             live_ttl_ms=duration_ms("live_ttl_seconds", live_ttl_seconds),
@@ -142,7 +140,7 @@ class RedisRunStore(WorkStore):
         self._calls = Calls(self._writer, self._durations)
         self._tails = RedisTails(self._server, self._durations, self._execute)
         self._feeds, self._ends = Feeds(self._server), EndWaits(self._server)
-        self._owners = Owners(self._server, self._durations)
+        self._owners, self._pauses = Owners(self._server, self._durations), Pauses(self._server)
 
     @property
     def client(self) -> AnyClient:
@@ -170,7 +168,7 @@ class RedisRunStore(WorkStore):
             await self._client.aclose()
 
     async def get_status(self, run_id: str) -> RunStatus:
-        return await self._server.find(check_run_id(run_id), lambda: self._status(run_id))
+        return await self._locator.find(check_run_id(run_id), lambda: self._status(run_id))
 
     async def _status(self, run_id: str) -> RunStatus:
         fields = replies.STATUS_FIELDS
@@ -178,7 +176,7 @@ class RedisRunStore(WorkStore):
         return replies.read_status(run_id, values)
 
     async def snapshot(self, run_id: str) -> run.Run:
-        return await self._server.find(check_run_id(run_id), lambda: self._snapshot(run_id))
+        return await self._locator.find(check_run_id(run_id), lambda: self._snapshot(run_id))
 
     async def _snapshot(self, run_id: str) -> run.Run:
         flat = await self._server.read("HGETALL", self._keys.run(run_id))
@@ -190,7 +188,7 @@ class RedisRunStore(WorkStore):
         if self._ends.is_full:
             return await super().result_at_end(run_id, note)
         check_run_id(run_id)
-        stored = await self._server.find(run_id, lambda: self._ends.wait(run_id, note))
+        stored = await self._locator.find(run_id, lambda: self._ends.wait(run_id, note))
         if stored is None:
             return None
         return run.read_payload(run_id, run.PayloadKind.RESULT, decode_result, stored)
@@ -217,15 +215,15 @@ class RedisRunStore(WorkStore):
 
     async def audit(self, run_id: str) -> AuditReport:
         check_run_id(run_id)
-        return await self._server.find(run_id, lambda: gather_audit(self._server, run_id))
+        return await self._locator.find(run_id, lambda: gather_audit(self._server, run_id))
 
     async def rebuild(self, run_id: str) -> None:
         check_run_id(run_id)
-        await self._server.find(run_id, lambda: rebuild_run(self._server, self._durations, run_id))
+        await self._locator.find(run_id, lambda: rebuild_run(self._server, self._durations, run_id))
 
     async def archive(self, run_id: str) -> RunArchive:
         check_run_id(run_id)
-        return await self._server.find(run_id, lambda: archive_run(self._server, run_id))
+        return await self._locator.find(run_id, lambda: archive_run(self._server, run_id))
 
     async def restore(self, archive: RunArchive) -> bool:
         return await restore_run(self._server, self._calls, archive, restorable(archive))
@@ -261,26 +259,22 @@ class RedisRunStore(WorkStore):
         await self._server.ping()
 
     async def pause(self, target: str) -> None:
-        await self._in_every_partition("pause", check_target(target))
+        await self._pauses.pause(check_target(target))
 
     async def resume(self, target: str) -> None:
-        await self._in_every_partition("resume", check_target(target))
+        await self._pauses.resume(check_target(target))
 
     async def paused(self) -> set[str]:
-        """The targets that are paused in any partition; an interrupted pause counts."""
-        await self._server.look_at_counts()
-        rows = [self._keys.paused(partition) for partition in self._keys.all_partitions]
-        found = await self._server.read_all(*(("SMEMBERS", row) for row in rows))
-        return {replies.text(target) for targets in found for target in targets}
+        return await self._pauses.paused()
 
     async def lease_left_ms(self, run_id: str) -> int | None:
-        await self._server.locate(check_run_id(run_id))
+        await self._locator.locate(check_run_id(run_id))
         leases = self._keys.leases(self._keys.partition(run_id))
         until, clock = await self._server.read_all(("ZSCORE", leases, run_id), ("TIME",))
         return None if until is None else int(float(until)) - replies.clock_ms(clock)
 
     async def last_entries(self, run_id: str, count: int) -> list[JournalEntry]:
-        await self._server.locate(check_run_id(run_id))
+        await self._locator.locate(check_run_id(run_id))
         epoch, page = await self._server.read_all(
             ("HGET", self._keys.run(run_id), "epoch"),
             ("XREVRANGE", self._keys.journal(run_id), "+", "-", "COUNT", count),
@@ -293,21 +287,8 @@ class RedisRunStore(WorkStore):
     async def check_feed_cursor(self, after: str) -> None:
         await self._feeds.check(after)
 
-    async def _in_every_partition(self, script: str, target: str) -> None:
-        done = range(0)
-        # Again, if the number of partitions was raised meanwhile.
-        while done != (every := self._keys.all_partitions):
-            calls = [
-                self._server.idempotent_script(
-                    script, [self._keys.base(partition)], [target, RECORDED_COUNTS]
-                )
-                for partition in every
-            ]
-            await asyncio.gather(*calls)
-            done = every
-
     async def _payload(self, run_id: str, kind: run.PayloadKind) -> str | None:
-        return await self._server.find(run_id, lambda: self._stored_payload(run_id, kind))
+        return await self._locator.find(run_id, lambda: self._stored_payload(run_id, kind))
 
     async def _stored_payload(self, run_id: str, kind: run.PayloadKind) -> str | None:
         keys = self._keys
@@ -327,7 +308,7 @@ class RedisRunStore(WorkStore):
         if isinstance(command, SetState) and command.state is RunState.RUNNING:
             self._owners.take(run_id)
         answer = await self._calls.execute(run_id, command)
-        if answer[0] == "NOT_FOUND" and await self._server.has_moved(run_id):
+        if answer[0] == "NOT_FOUND" and await self._locator.has_moved(run_id):
             answer = await self._calls.execute(run_id, command)
         expected = command.expected_version if isinstance(command, Append) else None
         return check_answer(answer, run_id, expected)

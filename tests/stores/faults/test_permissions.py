@@ -49,7 +49,7 @@ async def ways_of(admin: Redis) -> list[tuple[str, ...]]:
 def commands_of_python() -> set[str]:
     """The upper-case words that begin a call or a tuple in the store's modules."""
     found: set[str] = set()
-    for path in SOURCES.glob("*.py"):
+    for path in [*SOURCES.glob("*.py"), *SOURCES.glob("live/*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             parts = node.args if isinstance(node, ast.Call) else getattr(node, "elts", None)
             first = parts[0] if parts else None

@@ -23,7 +23,8 @@ from murmur_streams.core.model.errors import (
 from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.states import RunProgress, RunState
 from murmur_streams.embedded import EmbeddedServer
-from murmur_streams.stores.redis.partition_writer import WAITING_BYTES, PartitionWriter
+from murmur_streams.stores.redis.partition_calls import WAITING_BYTES
+from murmur_streams.stores.redis.partition_writer import PartitionWriter
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.stores.redis.writes import WriteBudget
 from murmur_streams.testing.faults import CUTS, Fault, FaultProxy, Parts, Plan, calls, once

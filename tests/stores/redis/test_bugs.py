@@ -16,7 +16,7 @@ from redis.exceptions import InvalidResponse
 from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.work import Beat, Claim, TargetRule, WorkerInfo
 from murmur_streams.stores.bell import Bell
-from murmur_streams.stores.redis import partition_writer
+from murmur_streams.stores.redis import partition_calls
 from murmur_streams.stores.redis.connection import lane
 from murmur_streams.stores.redis.connection.failures import Fate, fate_of
 from murmur_streams.stores.redis.connection.lane import Lane
@@ -229,8 +229,8 @@ async def test_an_answer_of_no_known_form_settles(
 ) -> None:
     """All writes of a call whose reply cannot be read get the error; the next ones are taken."""
     with monkeypatch.context() as patch:
-        read = partition_writer.read_reply
-        patch.setattr(partition_writer, "read_reply", lambda call, _: read(call, 7))
+        read = partition_calls.read_reply
+        patch.setattr(partition_calls, "read_reply", lambda call, _: read(call, 7))
         async with asyncio.timeout(AT_ONCE_SECONDS):
             ends = await asyncio.gather(*(write(store) for _ in range(3)), return_exceptions=True)
     assert [type(end) for end in ends] == [TypeError] * 3

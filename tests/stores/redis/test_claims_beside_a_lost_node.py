@@ -20,9 +20,10 @@ class Cluster:
     keys, is_cluster = Keys("test", 4), True
 
     def __init__(self) -> None:
+        self.nodes = self
         self.asked: list[int] = []
 
-    def name_of_node(self, partition: int) -> str:
+    def name_of(self, partition: int) -> str:
         """The node that has a partition."""
         return "lost" if partition in LOST else "there"
 

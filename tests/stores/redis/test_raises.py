@@ -89,7 +89,7 @@ async def test_runs_of_before_and_after_are_found_by_all(program: Open) -> None:
 
 @pytest.mark.parametrize("kind", ["append", "snapshot", "stream", "list", "finish", "feed"])
 async def test_each_call_finds_runs_of_a_raise_not_noticed(program: Open, kind: str) -> None:
-    """The first call of a program after the raise is no other one."""
+    """It is the first call of a program after the raise."""
     old, new = program(), program()
     (run_id,) = elsewhere(4, 1)
     await old.ping()
@@ -325,7 +325,7 @@ async def test_a_raise_that_was_cut_off_is_completed(
     for run_id in ("before", *ids):
         await newer.append(run_id, note(run_id, 1))
     assert len((await newer.list_runs()).runs) == 7
-    # The first step writes no partition: without more of it, there is no raise.
+    # The first step writes to no partition: nothing tells other programs of the raise.
     assert str(newer._keys.counts) == ("1" if steps == 1 else "1,4")
 
 

@@ -43,6 +43,13 @@ class _FaultError(ValueError):
     """What is wrong with a URL; the text repeats no part of a password."""
 
 
+def client_of(url: str | None, client: AnyClient | None) -> AnyClient:
+    """The given client, or one for the URL; ValueError unless exactly one of them is given."""
+    if (url is None) == (client is None):
+        raise ValueError("pass exactly one of url= and client=")
+    return client if client is not None else client_from_url(url or "")
+
+
 def client_from_url(url: str) -> AnyClient:
     """Make a client for a URL; nothing is connected yet.
 

@@ -122,7 +122,7 @@ class FeedReader:
 
     async def read(self, after: str | None) -> AsyncGenerator[FeedEntry]:
         """Yield the entries after the cursor, then those that come."""
-        await self._server.look_at_counts()
+        await self._server.locator.look_at_counts()
         self.widen()
         if after is None:
             await self._start()
@@ -153,17 +153,15 @@ class FeedReader:
 
     async def check(self, after: str) -> None:
         """Move to the cursor, or raise when the feed does not have its position any more."""
-        await self._server.look_at_counts()
+        await self._server.locator.look_at_counts()
         self.widen()
         self._cursor = FeedCursor.parse(after, len(self._feeds))
         await self._check(self._server.keys.all_partitions)
 
     async def _start(self) -> None:
         """Move before the oldest entries, so that a later trim is noticed."""
-        feeds = [*self._feeds]
-        ends = await self._server.read_all(
-            *(("XRANGE", feed, "-", "+", "COUNT", 1) for feed in feeds)
-        )
+        first = [("XRANGE", feed, "-", "+", "COUNT", 1) for feed in self._feeds]
+        ends = await self._server.read_all(*first)
         for partition, oldest in enumerate(ends):
             if oldest:
                 ms, n = read_position(text(oldest[0][0]))

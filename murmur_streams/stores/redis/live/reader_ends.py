@@ -39,7 +39,7 @@ async def _look(server: Server, run_id: str, late_event_ms: int) -> Answer:
     Raises:
         RunNotFoundError: the run does not exist.
     """
-    await server.locate(run_id)
+    await server.locator.locate(run_id)
     # The time first: an event that comes between the two reads after that time has its seal.
     clock, fields = await server.read_all(
         ("TIME",), ("HMGET", server.keys.run(run_id), "state", "seal", "ended_ms", "version")

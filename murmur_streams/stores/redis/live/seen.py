@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from murmur_streams.core.model.entries import Cursor
 from murmur_streams.stores.redis.live.views import Raw
+from murmur_streams.stores.redis.replies import read_id
 
 REWIND_MARGIN_MS = 10_000
 
@@ -16,6 +20,14 @@ def surely_before(ms: int) -> str:
     """
     # Servers refuse an end before 0-0.
     return f"({ms - REWIND_MARGIN_MS}-0" if ms > REWIND_MARGIN_MS else "0-0"
+
+
+def just_before(oldest: list[Any], epoch: str) -> Cursor | None:
+    """The position just before the oldest entry, where a reader may resume after a gap."""
+    if not oldest:
+        return None
+    ms, seq = read_id(oldest[0][0])
+    return Cursor(epoch, ms, seq - 1)
 
 
 class LastSeen:

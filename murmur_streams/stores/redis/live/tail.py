@@ -9,7 +9,7 @@ of reconnects costs one read for each run.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Any, Self
+from typing import Self
 
 from murmur_streams.core.model.commands import Seal
 from murmur_streams.core.model.entries import Cursor, EntryType, JournalEntry
@@ -22,7 +22,7 @@ from murmur_streams.core.rules.reading import Reading
 from murmur_streams.stores.redis.durations import Durations
 from murmur_streams.stores.redis.live.hub import Live
 from murmur_streams.stores.redis.live.reader_ends import seal_of
-from murmur_streams.stores.redis.live.seen import LastSeen, surely_before
+from murmur_streams.stores.redis.live.seen import LastSeen, just_before, surely_before
 from murmur_streams.stores.redis.live.shared_reads import SharedReads
 from murmur_streams.stores.redis.live.sources import Followed
 from murmur_streams.stores.redis.live.views import Raw, entries_of, events_of
@@ -82,7 +82,7 @@ class RedisTails:
 
     def shared(self, partition: int) -> SharedReads:
         """The shared reads of a partition's server."""
-        return self._shared.setdefault(self.server.name_of_node(partition), SharedReads())
+        return self._shared.setdefault(self.server.nodes.name_of(partition), SharedReads())
 
     def live(self, partition: int) -> Live:
         """The live source of a partition."""
@@ -129,7 +129,7 @@ class RedisTail:
         check_run_id(reading.run_id)
         cursor = None if self._after is None else Cursor.parse(self._after)
         server = self._tails.server
-        last_id = await server.find(reading.run_id, lambda: self._begin(cursor))
+        last_id = await server.locator.find(reading.run_id, lambda: self._begin(cursor))
         self._expects_closing = not reading.has_ended
         if cursor is not None:
             reading.start_after(cursor)
@@ -216,7 +216,7 @@ class RedisTail:
             )
         if after is not None:
             found, oldest = around
-            before = _before(oldest, epoch)
+            before = just_before(oldest, epoch)
             # After a failover, another entry may have the same time and number.
             is_same = bool(found) and not self._last.was_replaced_by(found[0])
             try:
@@ -323,11 +323,3 @@ class RedisTail:
         last = await self._tails.server.read("XREVRANGE", self._journal, "+", after, "COUNT", 1)
         entries = [read_entry(reading.run_id, reading.epoch, raw) for raw in last]
         return any(entry.type == EntryType.DELETED for entry in entries)
-
-
-def _before(oldest: list[Any], epoch: str) -> Cursor | None:
-    """The position just before the oldest entry, where a reader may resume after a gap."""
-    if not oldest:
-        return None
-    ms, seq = read_id(oldest[0][0])
-    return Cursor(epoch, ms, seq - 1)
