@@ -116,18 +116,20 @@ class KeySpace:
             await self._compare(key, SCHEMA_VERSION, number)
         if keys.counts != counts:
             return  # A change was completed: every record is written.
+        if not self._use.is_cluster:
+            await self._confirm([keys.meta, *metas], counts)
+            return
         # ``meta`` first and alone: it decides between two programs with different numbers.
-        for names in ([keys.meta], metas):
-            numbers = [(SCHEMA_VERSION if name == keys.meta else "", str(counts)) for name in names]
-            replies = await self._replies(
-                *(
-                    self._nodes.script("confirm", [name], own)
-                    for name, own in zip(names, numbers, strict=True)
-                )
-            )
-            for name, (answer, *stored) in zip(names, replies, strict=True):
-                if answer != b"OK":
-                    await self._compare(name, *stored)
+        await self._confirm([keys.meta], counts)
+        await asyncio.gather(*(self._confirm([each], counts) for each in metas))
+
+    async def _confirm(self, names: Sequence[str], counts: PartitionCounts) -> None:
+        schema_version = SCHEMA_VERSION if names[0] == self._keys.meta else ""
+        call = self._nodes.script("confirm", names, [schema_version, str(counts)])
+        [[answer, *other]] = await self._replies(call)
+        if answer != b"OK":
+            index, *stored = other
+            await self._compare(names[int(index) - 1], *stored)
 
     async def change(self, after: PartitionCounts) -> None:
         """Record other numbers, for all programs; one that was cut off is repeated by any program.
