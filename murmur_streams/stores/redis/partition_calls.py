@@ -79,6 +79,7 @@ class PartitionCalls(ABC):
         # Not those that the store has when a call is repeated: a call that was formed before a
         # raise must not pass as one that was formed after it.
         self._recorded = OLDER if is_older else str(server.keys.counts)
+        self._is_older = is_older
         self._script_keys = server.keys.commit_keys(partition)
         self._lane = lane
         self._durations = durations
@@ -168,7 +169,7 @@ class PartitionCalls(ABC):
         for write, answer in zip(writes, answers, strict=True):
             if isinstance(answer, ScriptError):
                 write.finish(failures.clear_error(answer, self._server.where))
-            elif self._recorded == OLDER and answer[0] == "ELSEWHERE":
+            elif self._is_older and answer[0] == "ELSEWHERE":
                 moved.append(write)
             else:
                 write.finish(answer)

@@ -64,6 +64,8 @@ class Routes:
         self._earlier: list[PartitionWriter] = []
         """Those that end: the number of partitions has changed."""
         self._lines = [_Line() for _ in range(_LINES)]
+        self._is_plain = True
+        """Whether the only number of partitions says where each run is, and no write waits here."""
         server.key_space.when_changed.append(self._change)
 
     @property
@@ -79,9 +81,12 @@ class Routes:
 
     def of(self, run_id: str) -> PartitionWriter | None:
         """The writer of a run; None if the run must be looked for first."""
+        if self._is_plain:
+            partition = self._keys.partition(run_id)
+            return self._writers.get(partition) or self.at(partition)
         if self._earlier or not self._keys.is_located(run_id):
             return None
-        if not self._keys.counts.is_single and run_id in self._line(run_id).runs:
+        if run_id in self._line(run_id).runs:
             return None
         return self._writer(run_id)
 
@@ -121,6 +126,11 @@ class Routes:
         self._earlier += writers.values()
         for writer in writers.values():
             self.take_back(writer.retire())
+        self._note_plain()
+
+    def _note_plain(self) -> None:
+        is_waiting = self._earlier or any(line.writes for line in self._lines)
+        self._is_plain = self._keys.counts.is_single and not is_waiting
 
     def _start(self, line: _Line) -> None:
         if line.task is None or line.task.done():
@@ -131,6 +141,7 @@ class Routes:
             if self._earlier:
                 await self._earlier[0].until_idle()
                 self._earlier = [each for each in self._earlier if not each.is_idle]
+                self._note_plain()
                 continue
             first = [*islice(line.writes, _LOOKED_FOR_AT_ONCE)]
             try:
@@ -141,6 +152,7 @@ class Routes:
                         line.take().finish(error)
                 continue
             await self._hand_on(line)
+        self._note_plain()
 
     async def _hand_on(self, line: _Line) -> None:
         """Give writes to their writers, as long as their runs were found."""

@@ -66,9 +66,9 @@ class RedisRunStore(WorkStore):
             the caller closes; the store's own connections use its addresses and credentials.
         key_prefix: the beginning of every key.
         ttl_seconds: how long an ended run stays; 0 or less means for ever.
-        partitions: over how many hash tags the runs are spread; None for 16 on a cluster and 1
-            elsewhere. Every program that uses the prefix needs the same number, which is recorded
-            there.
+        partitions: over how many hash tags new runs are spread. The first program that uses the
+            prefix records its number; None takes that, and records 16 on a cluster and 1 elsewhere.
+            A number that was not recorded is refused.
         max_events: the journal's cap, at least 1,000: about this many of the last entries stay.
             0 for no cap.
         live_ttl_seconds: how long a live run may go without a write before a sweep fails it; 0 for
