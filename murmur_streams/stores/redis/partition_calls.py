@@ -78,8 +78,7 @@ class PartitionCalls(ABC):
         self._partition = partition
         # Not those that the store has when a call is repeated: a call that was formed before a
         # raise must not pass as one that was formed after it.
-        self._recorded = OLDER if is_older else str(server.keys.counts)
-        self._is_older = is_older
+        self._is_older, self._recorded = is_older, OLDER if is_older else str(server.keys.counts)
         self._script_keys = server.keys.commit_keys(partition)
         self._lane = lane
         self._durations = durations
