@@ -139,6 +139,11 @@ class ReplicatedLane:
             # Both are read: asyncio logs an exception that is never read.
             failed, unconfirmed = applied.exception(), confirmed.exception()
             error = failed or unconfirmed
+            if failed is None and unconfirmed is not None and not _is_unknown(unconfirmed):
+                # The server has executed the call, whatever it answers to the WAIT: a primary that
+                # becomes a replica ends it with UNBLOCKED. Taken for the call's own answer, this
+                # would mean "not executed", and a refusal of the repeat would be the caller's.
+                error = failures.TooFewReplicasError(f"no replica confirmed it: {unconfirmed}")
             if error is None and (needed is None or confirmed.result() < needed):
                 count = confirmed.result()
                 error = failures.TooFewReplicasError(
@@ -156,6 +161,12 @@ class ReplicatedLane:
         # The server executes it right after the command, and blocks this connection alone.
         confirmed = self._lane.call("WAIT", needed or 1, self._replicas.confirm_ms, notify=finish)
         return reply
+
+
+def _is_unknown(error: BaseException) -> bool:
+    """Whether a failed call already counts as one that may have been executed."""
+    is_own = failures.reason_of(error) is error
+    return is_own and failures.fate_of(error) is failures.Fate.UNKNOWN
 
 
 def online_replicas(info: Mapping[str, str]) -> dict[str, int]:

@@ -9,11 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.exceptions import ResponseError
 
-from murmur_streams.core.model.errors import InvalidInputError, NotReplicatedError
+from murmur_streams.core.model.errors import (
+    InvalidInputError,
+    NotReplicatedError,
+    OutcomeUnknownError,
+)
 from murmur_streams.embedded.sentinel_group import SentinelGroup
 from murmur_streams.stores.redis import replication
-from murmur_streams.stores.redis.replication import Replicas, online_replicas
+from murmur_streams.stores.redis.connection import failures
+from murmur_streams.stores.redis.replication import Replicas, ReplicatedLane, online_replicas
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.testing.faults import Failover, ServerHandle, fail_over
 from tests.running_server import short_folder
@@ -247,3 +253,64 @@ async def test_writes_wait_for_a_replica_that_has_just_left(
         await other.promote()
         text = await refusal(store.append("run", note("run", "a")), NotReplicatedError)
         assert "1 of 2 replicas" in text
+
+
+class Answers:
+    """A lane that answers at once."""
+
+    def __init__(self, *answers: object) -> None:
+        self._answers = [*answers]
+
+    def call(self, *_: object, notify: Callable[[], None] | None = None) -> asyncio.Future[object]:
+        loop = asyncio.get_running_loop()
+        reply: asyncio.Future[object] = loop.create_future()
+        answer = self._answers.pop(0)
+        if isinstance(answer, Exception):
+            reply.set_exception(answer)
+        else:
+            reply.set_result(answer)
+        if notify is not None:
+            loop.call_soon(notify)
+        return reply
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "UNBLOCKED force unblock from blocking operation, instance state changed",
+        "ERR WAIT cannot be used with replica instances.",
+        "NOPERM this user has no permissions to run the 'wait' command",
+    ],
+)
+@pytest.mark.fault("F14", "F16")
+async def test_an_error_of_the_wait_is_not_the_calls(replicas: Replicas, text: str) -> None:
+    """The call was executed: whatever the server answers to the WAIT, its outcome is unknown."""
+    given: Any = Answers(b"done", ResponseError(text))
+    call = ReplicatedLane(given, replicas).call("SET", "key", "value")
+    await asyncio.wait([call])
+    error = call.exception()
+    assert isinstance(error, failures.TooFewReplicasError)
+    assert failures.fate_of(error) is failures.Fate.UNKNOWN
+    given = Answers(ResponseError("OOM no memory"), ResponseError(text))
+    call = ReplicatedLane(given, replicas).call("SET", "key", "value")
+    await asyncio.wait([call])
+    assert failures.code_of(call.exception() or ValueError()) == "OOM"
+
+
+@pytest.mark.fault("F14", "F16")
+async def test_a_write_on_a_demoted_primary_is_not_refused(
+    spare: ServerHandle, make_store: StoreMaker
+) -> None:
+    """It was executed, and the server became a replica while it waited for its replicas."""
+    store = make_store(spare.url(), durability="replicated", retry_seconds=1.0)
+    creating = asyncio.create_task(store.create("run", "work"))
+    async with spare.client() as admin:
+
+        async def waits() -> bool:
+            return int((await admin.info("clients"))["blocked_clients"]) == 1
+
+        await wait_until(waits, "the call waits for replicas")
+    await spare.demote()
+    await refusal(creating, OutcomeUnknownError)
+    await spare.promote()
+    assert (await make_store(spare.url()).snapshot("run")).version == 1
