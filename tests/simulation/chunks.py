@@ -19,6 +19,4 @@ def run_chunk(seeds: range) -> dict[int, list[str]]:
     found = {seed: findings for seed in seeds if (findings := findings_of(seed)[0])}
     # Simulations run without collections: what they leave would make the next ones slower.
     gc.collect()
-    # What is still there is looked at no more: each collection would take longer than the last one.
-    gc.freeze()
     return found
