@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -141,8 +142,10 @@ async def test_a_mixed_call_is_applied_as_far_as_it_frees_memory(full: Full) -> 
     await full.fill()
     sent = sent_together(full)
     found = await mixed(full)
-    # The whole call first; after its refusal what frees memory.
-    assert [sorted(names) for names in sent] == [MIXED, ["delete", "release", "request_cancel"]]
+    # The whole call first; after its refusal what frees memory. A call whose reply is late, on a
+    # busy machine, is sent again as it was.
+    carried = [names for names, _ in itertools.groupby(map(sorted, sent))]
+    assert carried == [MIXED, ["delete", "release", "request_cancel"]]
     await check_refused(full, found)
 
 
