@@ -122,8 +122,10 @@ class FleetProgram:
         while True:
             recorder = Recorder(await self._store(), self.history)
             reading = asyncio.create_task(recorder.read(run_id, after))
-            done, _ = await asyncio.wait({reading}, timeout=choice.uniform(0.5, 20))
-            reading.cancel()
+            try:
+                done, _ = await asyncio.wait({reading}, timeout=choice.uniform(0.5, 20))
+            finally:
+                reading.cancel()
             (outcome,) = await asyncio.gather(reading, return_exceptions=True)
             sessions = [each for each in self.history.readers if each.run_id == run_id]
             if isinstance(outcome, CursorError):

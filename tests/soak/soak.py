@@ -163,6 +163,7 @@ class Soak:
             while some := self._settled(load):
                 if not await self._judge_runs(load, store, some):
                     break
+            await self._end_live(store)
             # Readers of the feed may have got entries of judged runs since.
             recent = time.monotonic() - RECENT_SECONDS
             self._judged = {run_id: at for run_id, at in self._judged.items() if at > recent}
@@ -181,10 +182,11 @@ class Soak:
     async def _judge_rest(self, load: Load, store: RedisRunStore) -> None:
         """Judge what is there when no program works any more, and end what lives."""
         deadline = time.monotonic() + REST_SECONDS
-        while (load.run_ids or self._live) and time.monotonic() < deadline:
+        while load.run_ids and time.monotonic() < deadline:
             if not await self._judge_runs(load, store, load.run_ids[:JUDGED_AT_ONCE]):
                 await asyncio.sleep(0.1)
         self.report.unjudged += load.run_ids
+        await self._end_live(store)
 
     async def _judge_runs(self, load: Load, store: RedisRunStore, run_ids: list[str]) -> bool:
         """Judge runs; False when they cannot be read now, and wait for the next time."""
@@ -194,13 +196,17 @@ class Soak:
             for run_id, found in stored.items():
                 if found.run is not None and not found.run.state.is_terminal:
                     self._live.add(run_id)
-            for run_id in [*self._live]:
-                await store.delete(run_id, force=True)
-                self._live.discard(run_id)
         except MurmurError as error:
             self.report.last_error = f"{type(error).__name__}: {error}"
             return False
         return True
+
+    async def _end_live(self, store: RedisRunStore) -> None:
+        """Delete the runs that no program uses any more, and that have not ended."""
+        with contextlib.suppress(MurmurError):  # The next time, then.
+            for run_id in [*self._live]:
+                await store.delete(run_id, force=True)
+                self._live.discard(run_id)
 
     async def _look_at_keys(self, world: World) -> None:
         """Look at every key now, and when all runs have expired."""
