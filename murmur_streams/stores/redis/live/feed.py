@@ -291,11 +291,11 @@ class FeedReader:
 
     def _unknown(self, rows: list[_Row]) -> list[str]:
         """The runs whose epoch must be read: not those whose first entry is among the rows."""
-        known, unknown = set(self._epochs), dict[str, None]()
+        begun, unknown = set[str](), dict[str, None]()
         for row in rows:
             if _epoch_in(row):
-                known.add(row.run_id)
-            elif row.is_wanted and row.run_id not in known:
+                begun.add(row.run_id)
+            elif row.is_wanted and row.run_id not in begun and row.run_id not in self._epochs:
                 unknown[row.run_id] = None
         return list(unknown)
 
