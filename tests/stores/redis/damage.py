@@ -11,8 +11,6 @@ from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.redis.keys import Keys
 from tests.stores.redis.steps import Damage
 
-PARTITION = 0
-
 
 def damage(admin: Redis, keys: Keys, run_id: str, what: Damage) -> None:
     """Do it."""
@@ -36,15 +34,16 @@ def damage(admin: Redis, keys: Keys, run_id: str, what: Damage) -> None:
 def _damage_rows(client: Any, keys: Keys, run_id: str, what: Damage) -> None:
     created_ms, target, tenant = client.hmget(keys.run(run_id), "created_ms", "target", "tenant")
     member, target = listing_key(int(created_ms), run_id), target.decode()
+    partition = keys.partition(run_id)
     match what:
         case "queue gone":
-            client.zrem(keys.queue(target, PARTITION), run_id)
+            client.zrem(keys.queue(target, partition), run_id)
         case "lease gone":
-            client.zrem(keys.leases(PARTITION), run_id)
+            client.zrem(keys.leases(partition), run_id)
         case "index gone":
-            client.zrem(keys.index(PARTITION), member)
-            client.zrem(keys.index_target(target, PARTITION), member)
-            client.zrem(keys.index_tenant((tenant or b"").decode(), PARTITION), member)
+            client.zrem(keys.index(partition), member)
+            client.zrem(keys.index_target(target, partition), member)
+            client.zrem(keys.index_tenant((tenant or b"").decode(), partition), member)
         case _:
             for state in RunState:
-                client.zadd(keys.index_state(state, PARTITION), {member: 0})
+                client.zadd(keys.index_state(state, partition), {member: 0})

@@ -81,18 +81,19 @@ class HandWriter:
 
     async def _reply_to(self, call: NumberedCall, run_id: str) -> list[bytes]:
         server = self._store._server
-        keys = server.keys.commit_keys(server.keys.partition(run_id))
+        partition = server.keys.partition(run_id)
+        keys = server.keys.commit_keys(partition)
         while True:
-            command = server.loader(0).command(COMMIT, keys, self.arguments(call))
+            command = server.loader(partition).command(COMMIT, keys, self.arguments(call))
             reply: Reply = await server.nodes.of_key(keys[0]).commands.call(*command)
             if reply[0] != b"UNCONFIRMED":
                 return reply
             await server.mend(keys[0], UnconfirmedError())
 
 
-def expect_many(writer: Writer) -> None:
+def expect_many(writer: Writer, partition: int = 0) -> None:
     """Let the next writes of one turn of the loop leave in one call, at its end."""
-    calls = writer._routes.at(0)._calls
+    calls = writer._routes.at(partition)._calls
     calls._last_weights = (10**9, 10**9)
     calls._note_change()
 

@@ -31,7 +31,9 @@ TIME_FIELDS = frozenset({"at", "due", "deadline", "seconds"})
 DELAYED = 10**13
 NOT_FOLDED = {"live_until", "expire_at", "letter"}
 BIG_BYTES = 1024
-PARTITION = 0
+PARTITIONS = 16 if chosen().startswith(CLUSTER) else 1
+PARTITION = Keys("any", PARTITIONS).partition("a")
+"""The one in which all runs of the test are."""
 ENDED = {str(state) for state in TERMINAL_STATES}
 
 

@@ -31,7 +31,8 @@ from murmur_streams.core.model.limits import Limits, new_epoch
 from murmur_streams.core.model.run import Run
 from murmur_streams.core.model.states import TERMINAL_STATES, RunProgress, RunState
 
-RUN_IDS = ("a", "b:1", "c")
+RUN_IDS = ("a", "b:3", "c9")
+"""All in one partition of 16."""
 TARGETS = ("alpha", "beta.2")
 TENANTS = (None, None, None, "acme", "beta.2")
 CLOSING = (RunEventType.AGENT_COMPLETED, RunEventType.RUN_CANCELLED)

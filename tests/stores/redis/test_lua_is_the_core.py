@@ -29,6 +29,8 @@ from tests.stores.redis.damage import damage
 from tests.stores.redis.hand import HandWriter, calls_by_hand, expect_many
 from tests.stores.redis.model import Model
 from tests.stores.redis.partition import (
+    PARTITION,
+    PARTITIONS,
     Partition,
     expected_dump,
     model_as_compared,
@@ -123,8 +125,8 @@ class Twins:
     async def _send(self, step: Send) -> None:
         commands = [part.build(self.model.run(part.run_id)) for part in step.parts]
         call, groups = self._planned(step, commands)
-        writer = self.writer._routes.at(0)._calls
-        expect_many(self.writer)
+        writer = self.writer._routes.at(PARTITION)._calls
+        expect_many(self.writer, PARTITION)
         if step.ahead is None:
             calls, producer, n = self.calls, writer.producer, writer.n + 1
         else:
@@ -187,7 +189,8 @@ class Twins:
         order = {target: self.partition.ready(target) for target in targets}
         lease_ms = LOST_MS if step.lost else HELD_MS
         rules = itertools.chain.from_iterable((target, step.max_attempts) for target in targets)
-        own = ["w1", "host", lease_ms, FEED_MAX, self.ttl_ms, step.count, len(targets), "1"]
+        own = ["w1", "host", lease_ms, FEED_MAX, self.ttl_ms, step.count, len(targets)]
+        own.append(str(PARTITIONS))
         answer = await self._script("claim", [*own, *rules, *tokens], feed=True)
         start = Start("w1", "", "host", step.max_attempts)
         wanted = self.model.claim(start, targets, tokens, order, lost=step.lost)
@@ -225,7 +228,8 @@ class Twins:
 
     async def _heal(self) -> None:
         keys = self.store._keys
-        self.admin.delete(keys.leases(0), *(keys.queue(target, 0) for target in TARGETS))
+        queues = [keys.queue(target, PARTITION) for target in TARGETS]
+        self.admin.delete(keys.leases(PARTITION), *queues)
         self.model.heal()
         due = {**self.model.leases}
         self.model.leases = {}
@@ -234,7 +238,8 @@ class Twins:
         assert await self._tend(cursor) == "pending "
 
     async def _script(self, name: str, arguments: list[Any], *, feed: bool = False) -> list[str]:
-        keys = [self.store._keys.base(0), *([self.store._keys.feed(0)] if feed else [])]
+        base, fed = self.store._keys.base_and_feed(PARTITION)
+        keys = [base, fed] if feed else [base]
         return list(await self.store._server.script(name, keys, arguments))
 
 
@@ -261,7 +266,7 @@ def test_scripts_and_core_agree_on_every_sequence_of_commands(
 ) -> None:
     """Random commands, clocks and limits: same answers, states, journals and rows."""
     with asyncio.Runner() as runner:
-        store, driven = space.store(), 0
+        store, driven = space.store(partitions=PARTITIONS), 0
 
         async def drive(steps: list[Step], ttl_ms: int, late_ms: int, max_events: int) -> None:
             await store._server.ready()
