@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 
 from murmur_streams import Fleet
 from murmur_streams.core.model.errors import RunCancelledError
+from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.states import RunState
 from murmur_streams.embedded.cluster_group import ClusterGroup
 from murmur_streams.embedded.node import Node
@@ -28,6 +30,7 @@ from tests.running_server import short_folder
 from tests.stores.faults.waiting import wait_until
 
 PARTITIONS = 16
+CALLS = ("fcall", "evalsha", "hmget")
 Fault = Callable[[ClusterGroup, Node, int], None]
 
 
@@ -116,3 +119,28 @@ async def test_a_fleet_goes_on_while_a_node_is_lost(what: str) -> None:
             await waiting.cancel()
             with pytest.raises(RunCancelledError):
                 await waiting.output(timeout=30)
+
+
+async def test_the_work_of_many_runs_is_spread_over_the_nodes() -> None:
+    """With 64 partitions, each of three primaries executes about a third of the calls."""
+    with short_folder() as folder, cluster_service(folder) as group:
+        async with RedisRunStore(group.url, partitions=64) as store:
+            before = [_calls(node) for node in group.nodes[:3]]
+            for run_id in (f"run-{number}" for number in range(1_500)):
+                await store.submit(run_id, "work")
+                await store.append(
+                    run_id, RunEvent(type=RunEventType.LOG, run_id=run_id, data="an event")
+                )
+                await store.get_status(run_id)
+            after = [_calls(node) for node in group.nodes[:3]]
+    counts = [late - early for late, early in zip(after, before, strict=True)]
+    assert sum(counts) >= 3 * 1_500
+    mean = sum(counts) / len(counts)
+    assert all(0.8 * mean < count < 1.2 * mean for count in counts), counts
+
+
+def _calls(node: Node) -> int:
+    """How many calls of programs a node has executed."""
+    with node.client as client:
+        stats = cast("dict[str, dict[str, int]]", client.info("commandstats"))
+    return sum(stats.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in CALLS)
