@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -92,9 +93,14 @@ def test_ctrl_c_prints_what_was_measured() -> None:
             assert process.poll() is None
         time.sleep(SOON)
         started = psutil.Process(process.pid).children(recursive=True)
+        assert started != []
         os.kill(process.pid, signal.SIGINT)
         printed, _ = process.communicate(timeout=60)
     finally:
+        # What it has started would hold its pipes open, and outlive the test.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for each in psutil.Process(process.pid).children(recursive=True):
+                each.kill()
         process.kill()
         process.communicate()
     assert process.returncode == INTERRUPTED
