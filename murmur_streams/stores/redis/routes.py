@@ -102,6 +102,7 @@ class Routes:
             line = self._line(write.run_id)
             line.add_first(write)
             self._start(line)
+        self._note_plain()
 
     def move(self, writes: Sequence[WaitingWrite]) -> None:
         """Take writes that create runs, and found none in the partition of an older number."""
@@ -137,6 +138,13 @@ class Routes:
             line.task = self._server.start(self._route(line), "find the partitions of writes")
 
     async def _route(self, line: _Line) -> None:
+        try:
+            await self._route_all(line)
+        except Exception as bug:  # noqa: BLE001  # no caller may wait for ever
+            while line.writes:
+                line.take().finish(bug)
+
+    async def _route_all(self, line: _Line) -> None:
         while line.writes:
             if self._earlier:
                 await self._earlier[0].until_idle()
