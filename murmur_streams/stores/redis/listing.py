@@ -71,15 +71,24 @@ async def _members(server: Server, indexes: list[str], count: int, cursor: str |
     pages = await server.read_all(
         *(("ZREVRANGEBYLEX", index, top, "-", "LIMIT", 0, count) for index in indexes)
     )
-    merged = heapq.merge(*([text(member) for member in page] for page in pages), reverse=True)
-    return list(islice(merged, count))
+    rows = [[text(member) for member in page] for page in pages]
+    if not server.keys.counts.is_single:
+        # A row is in the partition of its run.
+        for index, page in zip(indexes, rows, strict=True):
+            for member in page:
+                server.keys.locate(_run_id_of(member), server.keys.partition_of_key(index))
+    return list(islice(heapq.merge(*rows, reverse=True), count))
+
+
+def _run_id_of(member: str) -> str:
+    return member.partition(":")[2]
 
 
 async def _runs(server: Server, members: list[str], wanted: RunFilter) -> list[tuple[str, Run]]:
     """The matching runs, each with its member of the index."""
     if not members:
         return []
-    run_ids = [member.partition(":")[2] for member in members]
+    run_ids = [_run_id_of(member) for member in members]
     await server.locator.locate(*run_ids)
     hashes = await server.read_all(*(("HGETALL", server.keys.run(each)) for each in run_ids))
     runs: list[tuple[str, Run]] = []

@@ -69,6 +69,11 @@ class Locator:
         await self._ready()
         await self._retry(self._key_space.look)
 
+    async def change_counts(self, after: PartitionCounts) -> None:
+        """Record other numbers of partitions; ``KeySpace.change`` explains it."""
+        await self._ready()
+        await self._retry(lambda: self._key_space.change(after))
+
     async def find(self, run_id: str, read: Callable[[], Awaitable[_T]]) -> _T:
         """Read a run; once more, if it was not found and is in another partition than was known."""
         await self.locate(run_id)

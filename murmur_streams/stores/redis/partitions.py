@@ -46,7 +46,7 @@ async def raise_partitions(store: RedisRunStore, number: int) -> PartitionCounts
     """
     server = server_of(store)
     await server.locator.look_at_counts()
-    await server.key_space.change(server.keys.counts.raised(number))
+    await server.locator.change_counts(server.keys.counts.raised(number))
     return server.keys.counts
 
 
@@ -70,7 +70,7 @@ async def forget_numbers(store: RedisRunStore) -> PartitionCounts:
             f"under {server.keys.prefix!r} are in partitions of older numbers ({counts}); wait "
             "until the runs have ended and expired, and requeue or purge the letters"
         )
-    await server.key_space.change(counts.only_newest())
+    await server.locator.change_counts(counts.only_newest())
     return server.keys.counts
 
 
