@@ -56,6 +56,8 @@ class Replicas:
         self.confirm_ms = round(1_000 * min(CONFIRM_SECONDS, deadline_seconds / 4))
         self.needed: int | None = None
         """All that count, and at least one; None while the store does not know them."""
+        self.counted: frozenset[str] = frozenset()
+        """Their addresses."""
         self._confirmed_at: dict[str, float] = {}
         """The replicas that count, and when each has confirmed something, by the loop's clock."""
         self._counted_in: int | None = None
@@ -69,6 +71,10 @@ class Replicas:
         right behind, the news of this one may be old already.
         """
         self.needed = None
+        self._has_moved.set()
+
+    def look_again(self) -> None:
+        """Count them now: one has come that does not count yet."""
         self._has_moved.set()
 
     async def watch(self) -> None:
@@ -105,6 +111,7 @@ class Replicas:
             gone = gone if is_agreed else set[str]()
         self._confirmed_at = {name: at for name, at in known.items() if name not in gone}
         self._counted_in, self.needed = term, max(1, len(self._confirmed_at))
+        self.counted = frozenset(self._confirmed_at)
 
     def _term(self) -> int:
         return 0 if self._agreement is None else self._agreement.term
@@ -132,25 +139,36 @@ class ReplicatedLane:
             notify: called as soon as the future is done.
         """
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        needed = self._replicas.needed
+        needed, counted = self._replicas.needed, self._replicas.counted
         applied = self._lane.call(*command)
 
+        def too_few(count: int, info: Reply) -> failures.TooFewReplicasError | None:
+            # WAIT does not name the replicas that it counts. One that came a moment ago may stand
+            # there for one that counts and has just been promoted.
+            newcomers = online_replicas(checks.info_fields(info)).keys() - counted
+            count = max(0, count - len(newcomers))
+            if newcomers:
+                self._replicas.look_again()
+            if needed is None:
+                return failures.TooFewReplicasError(
+                    f"{count} replicas have it, and it is not known yet how many must"
+                )
+            if count < needed:
+                return failures.TooFewReplicasError(f"{count} of {needed} replicas have it")
+            return None
+
         def finish() -> None:
-            # Both are read: asyncio logs an exception that is never read.
-            failed, unconfirmed = applied.exception(), confirmed.exception()
+            # All are read: asyncio logs an exception that is never read.
+            failed, *others = (each.exception() for each in (applied, confirmed, listed))
+            unconfirmed = others[0] or others[1]
             error = failed or unconfirmed
             if failed is None and unconfirmed is not None and not _is_unknown(unconfirmed):
                 # The server has executed the call, whatever it answers to the WAIT: a primary that
                 # becomes a replica ends it with UNBLOCKED. Taken for the call's own answer, this
                 # would mean "not executed", and a refusal of the repeat would be the caller's.
                 error = failures.TooFewReplicasError(f"no replica confirmed it: {unconfirmed}")
-            if error is None and (needed is None or confirmed.result() < needed):
-                count = confirmed.result()
-                error = failures.TooFewReplicasError(
-                    f"{count} replicas have it, and it is not known yet how many must"
-                    if needed is None
-                    else f"{count} of {needed} replicas have it"
-                )
+            if error is None:
+                error = too_few(confirmed.result(), listed.result())
             if error is not None:
                 reply.set_exception(error)
             else:
@@ -159,7 +177,8 @@ class ReplicatedLane:
                 notify()
 
         # The server executes it right after the command, and blocks this connection alone.
-        confirmed = self._lane.call("WAIT", needed or 1, self._replicas.confirm_ms, notify=finish)
+        confirmed = self._lane.call("WAIT", needed or 1, self._replicas.confirm_ms)
+        listed = self._lane.call("INFO", "replication", notify=finish)
         return reply
 
 

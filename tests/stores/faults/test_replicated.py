@@ -285,16 +285,46 @@ class Answers:
 @pytest.mark.fault("F14", "F16")
 async def test_an_error_of_the_wait_is_not_the_calls(replicas: Replicas, text: str) -> None:
     """The call was executed: whatever the server answers to the WAIT, its outcome is unknown."""
-    given: Any = Answers(b"done", ResponseError(text))
+    given: Any = Answers(b"done", ResponseError(text), b"")
     call = ReplicatedLane(given, replicas).call("SET", "key", "value")
     await asyncio.wait([call])
     error = call.exception()
     assert isinstance(error, failures.TooFewReplicasError)
     assert failures.fate_of(error) is failures.Fate.UNKNOWN
-    given = Answers(ResponseError("OOM no memory"), ResponseError(text))
+    given = Answers(ResponseError("OOM no memory"), ResponseError(text), b"")
     call = ReplicatedLane(given, replicas).call("SET", "key", "value")
     await asyncio.wait([call])
     assert failures.code_of(call.exception() or ValueError()) == "OOM"
+
+
+@pytest.mark.parametrize(
+    ("confirmed", "online", "is_acknowledged"),
+    [
+        (1, {1: 0}, True),
+        (1, {}, True),  # It has confirmed, and has left since.
+        (1, {2: 0}, False),
+        (1, {1: 0, 2: 0}, False),
+        (2, {1: 0, 2: 0}, True),
+    ],
+)
+@pytest.mark.fault("F14", "F15")
+async def test_a_replica_that_came_a_moment_ago_stands_for_no_other(
+    service: Service,
+    replicas: Replicas,
+    confirmed: int,
+    online: dict[int, int],
+    is_acknowledged: bool,
+) -> None:
+    """WAIT counts replicas without names: the one that counts may have just been promoted."""
+    service.lags = {1: 0}
+    assert await needed(replicas) == 1
+    service.lags = online
+    (listed,) = await service.every_reply([])
+    given: Any = Answers(b"done", confirmed, listed)
+    call = ReplicatedLane(given, replicas).call("SET", "key", "value")
+    await asyncio.wait([call])
+    assert (call.exception() is None) is is_acknowledged
+    assert replicas._has_moved.is_set() is (2 in online)
 
 
 @pytest.mark.fault("F14", "F16")

@@ -187,7 +187,7 @@ def _check_kind(info: Mapping[str, str], where: str, *, is_cluster: bool) -> Non
 async def server_info(connections: Connections, *section: str) -> dict[str, str]:
     """The server's INFO, or one section of it; empty for a user without the right to it."""
     [reply] = await connections.every_reply([("INFO", *section)])
-    return _fields_of(reply)
+    return info_fields(reply)
 
 
 async def _look(
@@ -204,10 +204,11 @@ async def _look(
     skew_seconds = None
     if not isinstance(time, RedisError) and after - before <= 1000 * _EXACT_SECONDS:
         skew_seconds = (clock_ms(time) - (before + after) / 2) / 1000
-    return _fields_of(info[0]) if info else {}, skew_seconds
+    return info_fields(info[0]) if info else {}, skew_seconds
 
 
-def _fields_of(info: Reply) -> dict[str, str]:
+def info_fields(info: Reply) -> dict[str, str]:
+    """The fields of a reply to INFO; none of a user without the right to it."""
     # Some users lack the right to INFO, and fakeredis lacks the command: the checks go on.
     if isinstance(info, RedisError):
         if getattr(info, "status_code", None) in {"NOPERM", "ERR"}:
