@@ -34,7 +34,8 @@
     │   ├── RunDamagedError
     │   ├── StoreDamagedError
     │   └── StoreConfigurationError
-    │       └── EmbeddedServerError
+    │       ├── EmbeddedServerError
+    │       └── WritesDisabledError
     ├── AgentNotRegisteredError
     ├── RunFailedError
     ├── RunCancelledError
